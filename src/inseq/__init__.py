@@ -1,0 +1,50 @@
+"""Inseq: which input tokens made a sequence-generation model write each of its output tokens.
+
+Public names are loaded when they are first used, so that ``import inseq`` costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from inseq.api import (
+        AttributionModel,
+        list_feature_attribution_methods,
+        list_step_functions,
+        load_model,
+    )
+    from inseq.result.output import FeatureAttributionOutput, FeatureAttributionSequenceOutput, merge_attributions
+
+__version__ = "1.0.0.dev0"
+
+_HOMES = {
+    "AttributionModel": "inseq.api",
+    "FeatureAttributionOutput": "inseq.result.output",
+    "FeatureAttributionSequenceOutput": "inseq.result.output",
+    "list_feature_attribution_methods": "inseq.api",
+    "list_step_functions": "inseq.api",
+    "load_model": "inseq.api",
+    "merge_attributions": "inseq.result.output",
+}
+
+__all__ = [
+    "AttributionModel",
+    "FeatureAttributionOutput",
+    "FeatureAttributionSequenceOutput",
+    "list_feature_attribution_methods",
+    "list_step_functions",
+    "load_model",
+    "merge_attributions",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'inseq' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

@@ -1,0 +1,65 @@
+"""From what a method found to the output that users hold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from inseq.methods import Attribution
+from inseq.result.output import FeatureAttributionSequenceOutput
+from inseq.text.example import Example, Token
+
+
+def sequence_output(
+    x: Example,
+    found: Attribution,
+    step_scores: dict[str, Tensor],
+    tokens: tuple[Sequence[Token], Sequence[Token]],
+    window: tuple[int, int],
+    facts: dict[str, Any],
+    info: dict[str, Any],
+) -> FeatureAttributionSequenceOutput:
+    """Build the output of one example.
+
+    Args:
+        x: the example.
+        found: what its method returned.
+        step_scores: what was recorded, by name.
+        tokens: all tokens of the input (``source``) and of the decoder (``target``).
+        window: the explained positions of ``target``, half-open.
+        facts: what the method declares.
+        info: what was done.
+    """
+    source, target = tokens
+    scores = found.scores.masked_fill(~_like(x.seen, found.scores), torch.nan)
+    reduce_by = tuple(facts["reduce_by"]) if x.granular else ()
+    folded = not x.granular and "vnorm" in facts["reduce_by"]
+    decoder = _with_last_row(scores[x.n_source :]) if not len(x.context) else None
+    return FeatureAttributionSequenceOutput(
+        source=[token.copy() for token in source],
+        target=[token.copy() for token in target],
+        source_attributions=scores[: x.n_source] if x.n_source else None,
+        target_attributions=decoder,
+        step_scores=step_scores,
+        sequence_scores=dict(found.sequence_scores),
+        attr_pos_start=window[0],
+        attr_pos_end=window[1],
+        axes=tuple(facts["axes"]) if x.granular else (),
+        reduce_by=reduce_by,
+        normalize=facts["normalize"],
+        signed=facts["signed"] and not folded,
+        diagnostics=dict(found.diagnostics),
+        info=info,
+    )
+
+
+def _like(seen: Tensor, scores: Tensor) -> Tensor:
+    return seen.reshape(*seen.shape, *[1] * (scores.ndim - 2))
+
+
+def _with_last_row(scores: Tensor) -> Tensor:
+    """The last explained token is nobody's input: its row stands empty."""
+    return torch.cat([scores, scores.new_full((1, *scores.shape[1:]), torch.nan)])

@@ -1,0 +1,102 @@
+"""Names to functions: methods, step functions and aggregators each have one registry."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from typing import Any, Generic, TypeVar
+
+from inseq.errors import UnknownArgumentError, UnknownNameError, near
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Entry(Generic[F]):
+    """A registered function, its name and the facts declared with it."""
+
+    name: str
+    function: F
+    facts: dict[str, Any]
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Keyword-only parameters of the function and their defaults."""
+        parameters = inspect.signature(self.function).parameters.values()
+        return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+    @property
+    def summary(self) -> str:
+        return (inspect.getdoc(self.function) or "").split("\n")[0]
+
+
+@dataclass
+class Registry(Generic[F]):
+    """Filled by its decorator; refuses double names; answers a misspelt name with the near ones."""
+
+    kind: str
+    _entries: dict[str, Entry[F]] = field(default_factory=dict)
+    _plugins_loaded: bool = False
+
+    def __call__(self, name: str, **facts: Any) -> Callable[[F], F]:
+        """Decorate a function to register it under ``name``.
+
+        Raises:
+            ValueError: if the name is taken.
+        """
+
+        def add(function: F) -> F:
+            if name in self._entries:
+                raise ValueError(f"{self.kind} {name!r} is already registered; choose another name.")
+            self._entries[name] = Entry(name, function, facts)
+            return function
+
+        return add
+
+    def __iter__(self) -> Iterator[str]:
+        self._load_plugins()
+        return iter(sorted(self._entries))
+
+    def __contains__(self, name: object) -> bool:
+        self._load_plugins()
+        return name in self._entries
+
+    def __getitem__(self, name: str) -> Entry[F]:
+        """Return the entry called ``name``.
+
+        Raises:
+            UnknownNameError: with the nearest known names.
+        """
+        if name in self:
+            return self._entries[name]
+        known = ", ".join(self)
+        raise UnknownNameError(f"Unknown {self.kind} {name!r}.{near(name, self)} Known: {known}.")
+
+    def _load_plugins(self) -> None:
+        if not self._plugins_loaded:
+            self._plugins_loaded = True
+            for point in entry_points(group=f"inseq.{self.kind.replace(' ', '_')}s"):
+                point.load()
+
+
+def bind(
+    options: dict[str, Any], takers: dict[str, dict[str, Any]], also: set[str] | None = None
+) -> dict[str, dict[str, Any]]:
+    """Route keyword options to those that take them; one option may reach several.
+
+    Args:
+        options: the keywords of the call.
+        takers: name of each taker -> its options and their defaults.
+        also: arguments of the call itself, named when a misspelt option is close to one.
+
+    Raises:
+        UnknownArgumentError: for the first option nobody takes, before anything has run.
+    """
+    known = {name for taken in takers.values() for name in taken}
+    for name in options:
+        if name not in known:
+            lists = "; ".join(f"{taker} takes {', '.join(sorted(taken)) or 'no options'}" for taker, taken in takers.items())
+            raise UnknownArgumentError(f"Unknown argument {name!r}.{near(name, known | (also or set()))} ({lists}.)")
+    return {taker: {k: v for k, v in options.items() if k in taken} for taker, taken in takers.items()}

@@ -1,0 +1,351 @@
+"""The facade: load a model, attribute its outputs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import torch
+import transformers
+
+from inseq import __version__, demo
+from inseq._assemble import sequence_output
+from inseq._registry import Entry, bind
+from inseq.engine.requests import StepFunction
+from inseq.engine.scheduler import Counters, Engine
+from inseq.errors import ArgumentError, UnsupportedModelError
+from inseq.methods import method as methods
+from inseq.models.adapter import Adapter
+from inseq.models.check import Capabilities, check
+from inseq.models.loading import generate, load_adapter
+from inseq.result.output import FeatureAttributionOutput
+from inseq.targets import step_function as step_functions
+from inseq.text.encode import checked_texts
+
+GRANULAR_ENTRIES = 2**26
+"""How many scores a call keeps unreduced (256 MiB of float32) unless ``granular`` decides."""
+
+DEFAULT_METHOD = "saliency"
+DEFAULT_TARGET = "probability"
+
+
+def load_model(
+    model: Any,
+    method: str | None = None,
+    *,
+    tokenizer: Any = None,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    model_kwargs: Mapping[str, Any] | None = None,
+    tokenizer_kwargs: Mapping[str, Any] | None = None,
+    **method_options: Any,
+) -> AttributionModel:
+    """Load a model and prepare it for attribution.
+
+    Args:
+        model: a hub name, a local directory, a loaded transformers model, or a bundled one (``"demo/zh-en"``,
+            ``"demo/gpt2"``).
+        method: the default attribution method; ``"saliency"`` if none is given.
+        tokenizer: a tokenizer, its name or directory; by default the model's own.
+        device: any torch device; by default CUDA where there is one, or where a loaded model already is.
+        dtype: the weights' type; by default what transformers chooses.
+        model_kwargs: further arguments of ``from_pretrained``; ``load_in_8bit=True`` is understood.
+        tokenizer_kwargs: further arguments of the tokenizer's ``from_pretrained``.
+        **method_options: options of ``method`` for every call.
+
+    Raises:
+        ArgumentError, UnknownNameError, UnknownArgumentError: for an argument that cannot be used.
+        UnsupportedModelError: for an architecture whose attributions would be wrong.
+    """
+    entry = methods[method or DEFAULT_METHOD]
+    bind(method_options, {entry.name: entry.options}, also=set(load_model.__kwdefaults__ or ()))
+    adapter = load_adapter(
+        demo.directory(model) if isinstance(model, str) and model.startswith("demo/") else model,
+        tokenizer,
+        device=device,
+        dtype=dtype,
+        model_kwargs=model_kwargs,
+        tokenizer_kwargs=tokenizer_kwargs,
+    )
+    return AttributionModel(adapter, check(adapter), entry.name, method_options)
+
+
+def list_feature_attribution_methods() -> list[str]:
+    """The names of all attribution methods, in alphabetical order."""
+    return list(methods)
+
+
+def list_step_functions() -> list[str]:
+    """The names of all step functions, in alphabetical order."""
+    return list(step_functions)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """The options of one call, bound before anything runs."""
+
+    method: Entry[Callable[..., Any]]
+    method_options: dict[str, Any]
+    target_name: str
+    target: StepFunction
+    recorded: dict[str, StepFunction]
+    options: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One text with its ids, and the window of generated tokens to explain."""
+
+    source: list[int]
+    target: list[int]
+    first: int
+    window: tuple[int, int]
+
+
+class AttributionModel:
+    """A model whose outputs can be attributed. Made by :func:`load_model`.
+
+    Attributes:
+        capabilities: what was found out about the model when it was loaded.
+        method: the default attribution method.
+    """
+
+    def __init__(self, adapter: Adapter, capabilities: Capabilities, method: str, method_options: dict[str, Any]) -> None:
+        self._adapter = adapter
+        self._engine = Engine(adapter)
+        self.capabilities = capabilities
+        self.method = method
+        self._method_options = method_options
+
+    @property
+    def model(self) -> Any:
+        """The transformers model, never changed."""
+        return self._adapter.model
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer, never changed."""
+        return self._adapter.encoder.tokenizer
+
+    @property
+    def device(self) -> torch.device:
+        """Where the embeddings are."""
+        return self._adapter.device
+
+    @property
+    def is_encoder_decoder(self) -> bool:
+        """Whether the input is read by an encoder of its own."""
+        return "source" in self._adapter.tables
+
+    def __repr__(self) -> str:
+        return f"AttributionModel({type(self.model).__name__}, method={self.method!r}, device={str(self.device)!r})"
+
+    def attribute(
+        self,
+        input_texts: str | Sequence[str],
+        generated_texts: str | Sequence[str] | None = None,
+        method: str | None = None,
+        *,
+        attr_pos_start: int | None = None,
+        attr_pos_end: int | None = None,
+        attribute_target: bool = False,
+        attributed_fn: str | StepFunction | None = None,
+        step_scores: str | Sequence[str] = (),
+        show_progress: bool = True,
+        batch_size: int | None = None,
+        generation_args: Mapping[str, Any] | None = None,
+        granular: bool | None = None,
+        **options: Any,
+    ) -> FeatureAttributionOutput:
+        """Show which input tokens made the model write each output token.
+
+        Args:
+            input_texts: the sources or prompts.
+            generated_texts: the outputs to explain instead of generating them; for a decoder-only model each begins with
+                its prompt.
+            method: an attribution method for this call.
+            attr_pos_start: the first position of ``target`` to explain; by default the first generated token. Negative
+                positions count from the end.
+            attr_pos_end: the position after the last one to explain.
+            attribute_target: whether the generated prefix receives scores beside an encoder's source.
+            attributed_fn: the target, a step function's name or a function of a prediction; the probability by default.
+            step_scores: step functions to record for every explained token.
+            show_progress: whether a bar is shown on long runs.
+            batch_size: how many texts are generated at a time; it changes no number.
+            generation_args: arguments of transformers' ``generate``.
+            granular: whether scores are kept for every embedding dimension, layer and head; by default while they are few.
+            **options: options of the method, of the target and of the step scores.
+
+        Returns:
+            One sequence output per text, and what was done in ``info``.
+
+        Raises:
+            ArgumentError, UnknownNameError, UnknownArgumentError: for an argument that cannot be used.
+            UnsupportedModelError: if the method cannot be right on this architecture.
+        """
+        started = time.perf_counter()
+        plan = self._plan(method, attributed_fn, step_scores, options)
+        texts = checked_texts(input_texts, "input_texts")
+        if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
+            raise ArgumentError(f"batch_size={batch_size!r} must be a whole number of at least 1, or None for all at once.")
+        ids = self._ids(texts, generated_texts, dict(generation_args or {}), batch_size)
+        jobs = [_Job(*each, _window(each[1], each[2], attr_pos_start, attr_pos_end)) for each in ids]
+        kept = self._is_granular(jobs, plan, attribute_target) if granular is None else granular
+        examples = [
+            self._adapter.example(
+                job.source, job.target, job.first, range(*job.window), attribute_target=attribute_target, granular=kept
+            )
+            for job in jobs
+        ]
+        self._engine.counters = Counters()
+        found = self._engine.run(
+            [(x, plan.method.function(x, **plan.method_options)) for x in examples],
+            plan.target,
+            plan.recorded,
+            progress=show_progress,
+        )
+        info = self._info(plan, jobs, generated_texts is not None, kept, attribute_target, texts)
+        info["exec_time"] = time.perf_counter() - started
+        info["counters"] = asdict(self._engine.counters)
+        outputs = [
+            sequence_output(x, attribution, scores, self._tokens(job), job.window, plan.method.facts, info)
+            for job, x, (attribution, scores) in zip(jobs, examples, found, strict=True)
+        ]
+        return FeatureAttributionOutput(outputs, info=info)
+
+    def generate(self, input_texts: str | Sequence[str], batch_size: int | None = None, **generation_args: Any) -> list[str]:
+        """Generate without attributing: the decoded outputs, special tokens left out; prompts are not repeated."""
+        texts = checked_texts(input_texts, "input_texts")
+        ids = self._ids(texts, None, generation_args, batch_size)
+        return [self.tokenizer.decode(target[first:], skip_special_tokens=True) for _, target, first in ids]
+
+    def _plan(self, name: str | None, target: Any, scores: str | Sequence[str], options: dict[str, Any]) -> _Plan:
+        entry = methods[name or self.method]
+        if entry.facts.get("needs") == "attention" and self.capabilities.attention is None:
+            raise UnsupportedModelError(
+                f"{type(self.model).__name__} does not give its attention weights, which {entry.name!r} needs. Load it with "
+                "attn_implementation='eager', or use 'saliency', which needs none."
+            )
+        target = _named_step_function(target or DEFAULT_TARGET)
+        recorded = [step_functions[s] for s in ([scores] if isinstance(scores, str) else scores)]
+        own = self._method_options if entry.name == self.method else {}
+        takers = {entry.name: entry.options, f"target {target.name}": target.options}
+        takers |= {f"step score {step.name}": step.options for step in recorded}
+        bound = bind(options, takers, also=set(AttributionModel.attribute.__kwdefaults__ or ()) | {"method"})
+        return _Plan(
+            method=entry,
+            method_options={**own, **bound[entry.name]},
+            target_name=target.name,
+            target=partial(target.function, **bound[f"target {target.name}"]),
+            recorded={s.name: partial(s.function, **bound[f"step score {s.name}"]) for s in recorded},
+            options={**entry.options, **own, **options},
+        )
+
+    def _ids(
+        self, texts: list[str], generated: Any, arguments: dict[str, Any], batch_size: int | None
+    ) -> list[tuple[list[int], list[int], int]]:
+        """For each text: source ids, the decoder's ids, and where the generated ones begin."""
+        encoder = self._adapter.encoder
+        if generated is not None:
+            forced = checked_texts(generated, "generated_texts")
+            if len(forced) != len(texts):
+                raise ArgumentError(
+                    f"generated_texts has {len(forced)} texts and input_texts {len(texts)}: pass one output for each input."
+                )
+            if self.is_encoder_decoder:
+                ids = [(encoder.input_ids(t), encoder.target_ids(g), 1) for t, g in zip(texts, forced, strict=True)]
+            else:
+                pairs = enumerate(zip(texts, forced, strict=True))
+                ids = [([], *encoder.continued_ids(t, g, f"generated_texts[{i}]")) for i, (t, g) in pairs]
+            self._check_lengths(ids)
+            return ids
+        inputs = [encoder.input_ids(text) for text in texts]
+        more = arguments.get("max_new_tokens") or 0
+        sourced = self.is_encoder_decoder
+        self._check_lengths([(i, [0] * more, 1) if sourced else ([], i + [0] * more, len(i)) for i in inputs])
+        outputs = generate(self._adapter, inputs, arguments, batch_size)
+        ids = [(i, o, 1) if sourced else ([], o, len(i)) for i, o in zip(inputs, outputs, strict=True)]
+        for i, (_, target, first) in enumerate(ids):
+            if first >= len(target):
+                raise ArgumentError(f"input_texts[{i}]: the model generated no token, so there is nothing to explain.")
+        self._check_lengths(ids)
+        return ids
+
+    def _check_lengths(self, ids: Sequence[tuple[list[int], list[int], int]]) -> None:
+        limit = self._adapter.max_positions
+        for i, (source, target, _) in enumerate(ids):
+            length = max(len(source), len(target))
+            if limit is not None and length > limit:
+                raise ArgumentError(
+                    f"input_texts[{i}] needs {length} positions (what is generated included), and {type(self.model).__name__} "
+                    f"has {limit}. Shorten the text: it is never cut silently."
+                )
+
+    def _tokens(self, job: _Job) -> tuple[Any, Any]:
+        encoder = self._adapter.encoder
+        given = "generated" if job.source else "prompt"
+        roles = [given if i < job.first else "generated" for i in range(len(job.target))]
+        target = encoder.tokens(job.target, roles)  # type: ignore[arg-type]
+        return (encoder.tokens(job.source, ["source"] * len(job.source)) if job.source else target[: job.first]), target
+
+    def _is_granular(self, jobs: Sequence[_Job], plan: _Plan, attribute_target: bool) -> bool:
+        decoder = attribute_target or not self.is_encoder_decoder
+        cells = sum((len(j.source) + decoder * j.window[1]) * (j.window[1] - j.window[0]) for j in jobs)
+        for axis in plan.method.facts["axes"]:
+            cells *= self._adapter.axis_size(axis)
+        return cells <= GRANULAR_ENTRIES
+
+    def _info(
+        self, plan: _Plan, jobs: Sequence[_Job], forced: bool, granular: bool, attribute_target: bool, texts: list[str]
+    ) -> dict[str, Any]:
+        config = self.model.config
+        uses_target = plan.method.facts.get("uses_target", True)
+        return {
+            "attribution_method": plan.method.name,
+            "attributed_fn": plan.target_name if uses_target else None,
+            "step_scores": list(plan.recorded),
+            "options": plan.options,
+            "attribute_target": attribute_target,
+            "granular": granular,
+            "constrained_decoding": forced,
+            "input_texts": texts,
+            "generated_texts": [self.tokenizer.decode(j.target[j.first :], skip_special_tokens=True) for j in jobs],
+            "model_name": getattr(config, "_name_or_path", "") or type(self.model).__name__,
+            "model_class": type(self.model).__name__,
+            "tokenizer_class": type(self.tokenizer).__name__,
+            "dtype": str(next(self.model.parameters()).dtype).removeprefix("torch."),
+            "device": str(self.device),
+            "notes": list(self.capabilities.notes),
+            "versions": {"inseq": __version__, "torch": torch.__version__, "transformers": transformers.__version__},
+        }
+
+
+def _named_step_function(target: Any) -> Entry[Callable[..., Any]]:
+    if isinstance(target, str):
+        return step_functions[target]
+    if callable(target):
+        return Entry(getattr(target, "__name__", "custom"), target, {})
+    raise ArgumentError(f"attributed_fn must be a step function's name or a function, got {type(target).__name__}.")
+
+
+def _window(target: list[int], first: int, start: int | None, end: int | None) -> tuple[int, int]:
+    """Resolve the explained positions of ``target``, half-open.
+
+    Raises:
+        ArgumentError: for positions that were not generated, and for an empty window.
+    """
+    n = len(target)
+    a = first if start is None else start + n if start < 0 else start
+    b = n if end is None else end + n if end < 0 else end
+    for name, value, position in (("attr_pos_start", start, a), ("attr_pos_end", end, b)):
+        if not first <= position <= n:
+            raise ArgumentError(
+                f"{name}={value} is position {position}, but the generated tokens stand at {first} to {n - 1} of {n} "
+                f"(the first {first} are the {'prompt' if first > 1 else 'start'}). Choose from {first} to {n}."
+            )
+    if a >= b:
+        raise ArgumentError(f"attr_pos_start={start} and attr_pos_end={end} leave no token to explain: {a} to {b}.")
+    return a, b

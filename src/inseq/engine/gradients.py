@@ -1,0 +1,69 @@
+"""Many gradients from one graph: the head first, then batched vector-Jacobian products through the body."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from inseq.models.adapter import Reading
+
+
+def head_cotangents(
+    reading: Reading, scores: Float[Tensor, "row step"], real: Bool[Tensor, "row step"]
+) -> Float[Tensor, "row step hidden"]:
+    """Each score's gradient at its own hidden state: one small backward, the vocabulary matrix touched once."""
+    total = scores.masked_fill(~real, 0).sum()
+    (cotangents,) = torch.autograd.grad(total, reading.chosen)
+    return cotangents
+
+
+def body_gradients(
+    hidden: Float[Tensor, "row decoder hidden"],
+    cotangents: Float[Tensor, "row step hidden"],
+    at: Int[Tensor, "row step"],
+    leaves: Sequence[Tensor],
+    chunk: int,
+    batched: bool,
+    *,
+    keep: bool = False,
+) -> Iterator[tuple[range, tuple[Tensor, ...]]]:
+    """Yield, chunk by chunk of steps, the gradients to each leaf: Float["step row position dim"].
+
+    Rows are independent, so one product serves the same step of every row.
+
+    Args:
+        hidden: hidden states of all positions, differentiable to the leaves.
+        cotangents: gradients of the scores at the hidden states ``at``.
+        leaves: embeddings of the encoder, the decoder, or both.
+        chunk: how many products at a time.
+        batched: whether a chunk goes backward as one batch, or one product after the other.
+        keep: whether the graph is needed again.
+    """
+    n_rows, n_steps = at.shape
+    rows = torch.arange(n_rows, device=hidden.device)
+    at = at.to(hidden.device)
+    for a in range(0, n_steps, chunk):
+        steps = range(a, min(a + chunk, n_steps))
+        seeds = hidden.new_zeros(len(steps), *hidden.shape)
+        for k, step in enumerate(steps):
+            seeds[k, rows, at[:, step]] = cotangents[:, step].to(hidden)
+        more = keep or steps.stop < n_steps
+        if batched:
+            grads = torch.autograd.grad(
+                hidden, leaves, seeds, is_grads_batched=True, retain_graph=more, materialize_grads=True
+            )
+        else:
+            grads = _one_by_one(hidden, leaves, seeds, more)
+        yield steps, grads
+
+
+def _one_by_one(hidden: Tensor, leaves: Sequence[Tensor], seeds: Tensor, more: bool) -> tuple[Tensor, ...]:
+    last = len(seeds) - 1
+    each = [
+        torch.autograd.grad(hidden, leaves, seed, retain_graph=more or k < last, materialize_grads=True)
+        for k, seed in enumerate(seeds)
+    ]
+    return tuple(torch.stack(parts) for parts in zip(*each, strict=True))

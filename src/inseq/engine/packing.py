@@ -1,0 +1,187 @@
+"""Requests are cut into jobs, jobs are packed into batches of padded rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from inseq.engine.requests import Gradient, Request
+from inseq.models.adapter import Inputs
+from inseq.text.example import Example
+
+OVERHEAD = {"cpu": 10**8}
+"""Multiplications that the fixed work of one forward is worth, by kind of device; accelerators do more in that time."""
+
+ACCELERATOR_OVERHEAD = 10**10
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """A block of steps of some variants of one request."""
+
+    request: Request[Any]
+    variants: range
+    steps: range
+
+    @property
+    def example(self) -> Example:
+        return self.request.example
+
+    @property
+    def rows(self) -> int:
+        return len(self.variants)
+
+    @property
+    def n_decoder(self) -> int:
+        """Decoder positions the block needs: none beyond the prefix of its last step."""
+        return int(self.example.at[self.steps[-1]]) + 1
+
+    @property
+    def width(self) -> int:
+        return self.example.n_source + self.n_decoder
+
+    @property
+    def n_features(self) -> int:
+        return self.example.visible[self.steps[-1]]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much one forward may hold.
+
+    Attributes:
+        tokens: rows x padded length.
+        logits: rows x steps x vocabulary.
+        cotangents: vector-Jacobian products at a time x rows x padded length x dim.
+        overhead: what a further forward costs beside its tokens, in tokens: short examples share one, padded.
+    """
+
+    tokens: int
+    logits: int
+    cotangents: int
+    overhead: int = 64
+
+    def halved(self) -> Budget:
+        halves = (max(1, size // 2) for size in (self.tokens, self.logits, self.cotangents))
+        return Budget(*halves, overhead=self.overhead)
+
+
+def default_budget(device: torch.device, weights: int) -> Budget:
+    """Small batches fit a CPU's cache; accelerators want large ones.
+
+    Args:
+        device: where the model is.
+        weights: how many weights each token is multiplied with.
+    """
+    overhead = OVERHEAD.get(device.type, ACCELERATOR_OVERHEAD) // max(1, weights)
+    if device.type == "cpu":
+        return Budget(tokens=2048, logits=2**25, cotangents=2**19, overhead=overhead)
+    return Budget(tokens=2**15, logits=2**28, cotangents=2**27, overhead=overhead)
+
+
+def jobs_of(request: Request[Any], causal: bool, overhead: int) -> list[Job]:
+    """Cut a request into jobs.
+
+    Gradients are cut into blocks of steps of similar prefix length, so that a block's backward covers its own prefix and
+    no more. A model that is not causal needs a prefix of its own for every step.
+    """
+    n = len(request.example.steps)
+    size = 1 if not causal else block_size(request.example, overhead) if isinstance(request, Gradient) else n
+    variants = range(len(request.variants))
+    return [Job(request, variants, range(a, min(a + size, n))) for a in range(0, n, size)]
+
+
+def block_size(x: Example, overhead: int) -> int:
+    """The block size of least work: one forward and one backward a step, each over the block's longest prefix."""
+    lengths = (x.at + 1 + x.n_source).tolist()
+    n = len(lengths)
+
+    def work(size: int) -> int:
+        ends = [min(a + size, n) for a in range(0, n, size)]
+        return sum((b - a + 1) * lengths[b - 1] + overhead for a, b in zip(range(0, n, size), ends, strict=True))
+
+    return min({-(-n // pieces) for pieces in range(1, min(n, 32) + 1)}, key=lambda size: (work(size), -size))
+
+
+def batches(jobs: Iterable[Job], budget: Callable[[], Budget], vocabulary: int, causal: bool) -> Iterator[list[Job]]:
+    """Pack jobs of one kind into batches within a budget; jobs with many variants are cut, batches are filled.
+
+    Blocks of one request follow each other, so that what was summed over variants can be handed on early.
+    """
+    batch: list[Job] = []
+    for job in jobs:
+        rest = job
+        while rest.rows:
+            room = _room(batch, rest, budget(), vocabulary, causal)
+            if room <= 0 and batch:
+                yield batch
+                batch = []
+                continue
+            take = max(1, min(room, rest.rows))
+            batch.append(replace(rest, variants=rest.variants[:take]))
+            rest = replace(rest, variants=rest.variants[take:])
+    if batch:
+        yield batch
+
+
+def _room(batch: Sequence[Job], job: Job, budget: Budget, vocabulary: int, causal: bool) -> int:
+    """How many rows of a job a batch still takes."""
+    if batch and not causal and batch[0].n_decoder != job.n_decoder:
+        return 0
+    together = [*batch, job]
+    width = max(j.width for j in together)
+    steps = max(len(j.steps) for j in together)
+    rows = sum(j.rows for j in batch)
+    real = sum(j.rows * j.width for j in batch) + job.width
+    if (rows + 1) * width - real > max(budget.overhead, real // 16):
+        return 0
+    return min(budget.tokens // width, budget.logits // (steps * vocabulary)) - rows
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A batch ready to run: the model's inputs, and which rows belong to which job."""
+
+    inputs: Inputs
+    jobs: tuple[tuple[Job, range], ...]
+    ids: Tensor
+    real: Tensor
+
+    @property
+    def tokens(self) -> int:
+        source = self.inputs.source
+        return self.inputs.decoder.shape[:2].numel() + (0 if source is None else source.shape[:2].numel())
+
+
+def pack(jobs: Sequence[Job]) -> Packed:
+    """Make the rows of a batch and pad them on the right."""
+    sources, decoders, ats, ids, placed = [], [], [], [], []
+    row = 0
+    for job in jobs:
+        x, r = job.example, job.rows
+        embeds = job.request.variants.rows(x, job.variants.start, job.variants.stop)
+        sources.append(embeds[:, : x.n_source])
+        decoder = x.context.expand(r, -1, -1) if len(x.context) else embeds[:, x.n_source :]
+        decoders.append(decoder[:, : job.n_decoder])
+        ats.append(x.at[job.steps.start : job.steps.stop].expand(r, -1))
+        ids.append(x.step_ids[job.steps.start : job.steps.stop].expand(r, -1))
+        placed.append((job, range(row, row + r)))
+        row += r
+    has_source = sources[0].shape[1] > 0
+    keep = _padded([torch.ones_like(s[:, :, 0], dtype=torch.bool) for s in sources]) if has_source else None
+    real = _padded([torch.ones_like(a, dtype=torch.bool) for a in ats])
+    inputs = Inputs(_padded(sources) if has_source else None, keep, _padded(decoders), _padded(ats))
+    return Packed(inputs, tuple(placed), _padded(ids), real)
+
+
+def _padded(parts: Sequence[Tensor]) -> Tensor:
+    """Join along rows, padding the second axis with zeros."""
+    length = max(part.shape[1] for part in parts)
+    if all(part.shape[1] == length for part in parts):
+        return torch.cat(list(parts)) if len(parts) > 1 else parts[0]
+    return torch.cat([pad(part, (0, 0) * (part.ndim - 2) + (0, length - part.shape[1])) for part in parts])

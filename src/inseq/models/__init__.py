@@ -1,0 +1,1 @@
+"""Models as guests: loaded by transformers, asked through an adapter, put back as they were."""

@@ -1,0 +1,122 @@
+"""Reversible edits of a user's model. Each is a context manager that undoes itself on every path."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface
+from transformers.masking_utils import AttentionMaskInterface, eager_mask
+
+AttentionFunction = Callable[..., tuple[Tensor, Tensor | None]]
+
+_NAME = "inseq"
+_function: ContextVar[AttentionFunction | None] = ContextVar("attention function", default=None)
+
+
+@contextmanager
+def guest(model: nn.Module) -> Iterator[None]:
+    """Put a model in evaluation mode with frozen weights, and give it back with its own flags.
+
+    Meanwhile bitsandbytes does not say at every layer that it casts to float16: an 8-bit model always does.
+    """
+    chatty = logging.getLogger("bitsandbytes.autograd._functions")
+    level = chatty.level
+    training = [(module, module.training) for module in model.modules()]
+    wanted = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    try:
+        chatty.setLevel(logging.ERROR)
+        for module, _ in training:
+            module.training = False
+        for parameter, _ in wanted:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        chatty.setLevel(level)
+        for module, flag in training:
+            module.training = flag
+        for parameter, flag in wanted:
+            parameter.requires_grad_(flag)
+
+
+@contextmanager
+def attention_implementation(model: nn.Module, name: str) -> Iterator[None]:
+    """Let every part of a model use another attention implementation."""
+    configs = {id(config): config for module in model.modules() if (config := getattr(module, "config", None)) is not None}
+    before = [(c, c._attn_implementation_internal) for c in configs.values() if "_attn_implementation_internal" in vars(c)]
+    try:
+        for config, _ in before:
+            config._attn_implementation_internal = name
+        yield
+    finally:
+        for config, value in before:
+            config._attn_implementation_internal = value
+
+
+@contextmanager
+def attention_function(model: nn.Module, function: AttentionFunction) -> Iterator[None]:
+    """Route every attention that uses transformers' attention interface through ``function``.
+
+    ``function`` gets what the interface gives: the module, query, key, value, mask and the family's own keywords.
+    """
+    token = _function.set(function)
+    try:
+        with attention_implementation(model, _NAME):
+            yield
+    finally:
+        _function.reset(token)
+
+
+def own_attention(module: nn.Module, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+    """Call the eager attention of the module's own model file: output and weights."""
+    for kind in type(module).__mro__:
+        eager = getattr(sys.modules.get(kind.__module__), "eager_attention_forward", None)
+        if eager is not None:
+            return eager(module, *args, **kwargs)
+    raise LookupError(f"{type(module).__name__} has no eager attention in its model file")
+
+
+def _dispatch(module: nn.Module, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
+    function = _function.get()
+    assert function is not None, "the attention implementation 'inseq' is active outside its context"
+    return function(module, *args, **kwargs)
+
+
+AttentionInterface.register(_NAME, _dispatch)
+AttentionMaskInterface.register(_NAME, eager_mask)
+
+
+@contextmanager
+def rows_to_head(head: nn.Module, at: Tensor, differentiable: bool) -> Iterator[list[Tensor]]:
+    """Let the vocabulary matrix see only the positions ``at`` of each row.
+
+    Yields a list that holds, after the forward, the hidden states of all positions (part of the graph) and the selected
+    ones (cut from it, so that one small backward through the head serves all steps).
+    """
+    caught: list[Tensor] = []
+
+    def select(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        hidden = args[0]
+        index = at.to(hidden.device)[..., None].expand(-1, -1, hidden.shape[-1])
+        chosen = hidden.detach().gather(1, index).requires_grad_(differentiable)
+        caught[:] = [hidden, chosen]
+        return (chosen, *args[1:])
+
+    handle = head.register_forward_pre_hook(select)
+    try:
+        yield caught
+    finally:
+        handle.remove()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that a device has no memory left."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and "allocate memory" in str(error)
+    )

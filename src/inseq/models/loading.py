@@ -1,0 +1,181 @@
+"""From a name, a path or a loaded model to an adapter; and generation without a round trip through text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+
+from inseq.errors import ArgumentError, UnsupportedModelError
+from inseq.models.adapter import Adapter, DecoderOnly, EncoderDecoder
+from inseq.models.edits import guest
+from inseq.text.encode import Encoder
+
+
+def load_adapter(
+    model: Any,
+    tokenizer: Any = None,
+    *,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    model_kwargs: Mapping[str, Any] | None = None,
+    tokenizer_kwargs: Mapping[str, Any] | None = None,
+) -> Adapter:
+    """Load what is not loaded yet, and choose the adapter.
+
+    Args:
+        model: a hub name, a local directory, or a loaded model (PEFT and compiled ones too).
+        tokenizer: a tokenizer, its name or directory; by default the model's own.
+        device: any torch device; by default CUDA where there is one, or where a loaded model already is.
+        dtype: the weights' type; by default what transformers chooses.
+        model_kwargs: further arguments of ``from_pretrained``.
+        tokenizer_kwargs: further arguments of the tokenizer's ``from_pretrained``.
+
+    Raises:
+        ArgumentError: for what is neither a name nor a model, and for a model whose tokenizer cannot be found.
+        UnsupportedModelError: for architectures that do not generate text.
+    """
+    name = model if isinstance(model, str | Path) else None
+    if name is not None:
+        loaded = _load_model(str(name), device, dtype, dict(model_kwargs or {}))
+    elif isinstance(model, nn.Module) and hasattr(model, "config"):
+        if model_kwargs or dtype is not None:
+            raise ArgumentError("model_kwargs and dtype are for models loaded by name: this model is loaded already.")
+        loaded = model if device is None else model.to(device)
+    else:
+        raise ArgumentError(
+            f"model must be a hub name, a directory or a loaded transformers model, got {type(model).__name__}."
+        )
+    return _adapter(loaded, _load_tokenizer(loaded, tokenizer, name, dict(tokenizer_kwargs or {})))
+
+
+def _load_model(name: str, device: Any, dtype: Any, kwargs: dict[str, Any]) -> nn.Module:
+    device = _checked_device(device)
+    kwargs = _with_quantisation(kwargs)
+    if dtype is not None:
+        kwargs["dtype"] = dtype
+    trusted = {k: kwargs[k] for k in ("trust_remote_code", "revision", "token", "cache_dir", "subfolder") if k in kwargs}
+    config = kwargs.get("config") or AutoConfig.from_pretrained(name, **trusted)
+    auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    try:
+        model = auto.from_pretrained(name, **kwargs)
+    except ValueError as error:
+        if "Unrecognized configuration class" not in str(error):
+            raise
+        raise UnsupportedModelError(
+            f"{name!r} is a {config.model_type!r} model, which does not generate text from text: expected one that "
+            f"{auto.__name__} can load."
+        ) from error
+    placed = "device_map" in kwargs or "quantization_config" in kwargs
+    return model if placed else model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def _checked_device(device: Any) -> torch.device | None:
+    try:
+        return None if device is None else torch.device(device)
+    except RuntimeError as error:
+        raise ArgumentError(f"device={device!r} is not a torch device, such as 'cpu', 'cuda', 'cuda:1' or 'mps'.") from error
+
+
+def _with_quantisation(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Translate ``load_in_8bit`` and ``load_in_4bit``, which transformers takes in a config alone."""
+    flags = {k: kwargs.pop(k) for k in ("load_in_8bit", "load_in_4bit") if k in kwargs}
+    if any(flags.values()):
+        from transformers import BitsAndBytesConfig
+
+        kwargs["quantization_config"] = BitsAndBytesConfig(**flags)
+    return kwargs
+
+
+def _load_tokenizer(model: Any, tokenizer: Any, name: str | Path | None, kwargs: dict[str, Any]) -> Any:
+    if tokenizer is not None and not isinstance(tokenizer, str | Path):
+        if not callable(tokenizer) or not hasattr(tokenizer, "convert_ids_to_tokens"):
+            raise ArgumentError(f"tokenizer must be a transformers tokenizer or its name, got {type(tokenizer).__name__}.")
+        return tokenizer
+    origin = tokenizer or name or getattr(model.config, "_name_or_path", None) or getattr(model, "name_or_path", None)
+    if not origin:
+        raise ArgumentError(
+            f"This {type(model).__name__} does not say where it came from, so its tokenizer cannot be found: "
+            "pass tokenizer=, an object, a name or a directory."
+        )
+    try:
+        return AutoTokenizer.from_pretrained(str(origin), **kwargs)
+    except (OSError, ValueError) as error:
+        raise ArgumentError(
+            f"No tokenizer could be loaded from {str(origin)!r}: pass tokenizer=, an object, a name or a directory. "
+            f"({type(error).__name__}: {error})"
+        ) from error
+
+
+def _adapter(model: Any, tokenizer: Any) -> Adapter:
+    config = model.config
+    if not config.is_encoder_decoder:
+        return DecoderOnly(model, Encoder(tokenizer))
+    start = getattr(model.generation_config, "decoder_start_token_id", None)
+    start = start if start is not None else config.decoder_start_token_id
+    start = start if start is not None else config.bos_token_id
+    if start is None:
+        raise UnsupportedModelError(
+            f"{type(model).__name__} has no decoder_start_token_id: set it in the model's generation_config."
+        )
+    return EncoderDecoder(model, Encoder(tokenizer, start=int(start)))
+
+
+def generate(
+    adapter: Adapter, inputs: Sequence[Sequence[int]], arguments: Mapping[str, Any], batch_size: int | None = None
+) -> list[list[int]]:
+    """Generate from ids to ids: for each input the decoder's whole sequence, cut after its end-of-sequence token.
+
+    Decoder-only inputs are batched by equal length, so that no padding can change a prediction; encoder inputs are padded
+    and masked.
+
+    Args:
+        adapter: the model.
+        inputs: ids of prompts, or of sources.
+        arguments: keyword arguments of transformers' ``generate``; one sequence an input.
+        batch_size: how many inputs at a time; all by default.
+    """
+    if arguments.get("num_return_sequences", 1) != 1:
+        raise ArgumentError("generation_args: num_return_sequences must be 1, each input has one output to explain.")
+    sourced = "source" in adapter.tables
+    order = sorted(range(len(inputs)), key=lambda i: len(inputs[i]))
+    groups = [list(group) for _, group in groupby(order, key=None if sourced else lambda i: len(inputs[i]))]
+    if sourced:
+        groups = [order]
+    results: dict[int, list[int]] = {}
+    with guest(adapter.model), torch.no_grad():
+        for group in groups:
+            size = batch_size or len(group)
+            for a in range(0, len(group), size):
+                rows = group[a : a + size]
+                for i, output in zip(rows, _generate_rows(adapter, [inputs[i] for i in rows], arguments), strict=True):
+                    results[i] = _cut(output, 1 if sourced else len(inputs[i]), _eos_ids(adapter, arguments))
+    return [results[i] for i in range(len(inputs))]
+
+
+def _generate_rows(adapter: Adapter, rows: Sequence[Sequence[int]], arguments: Mapping[str, Any]) -> list[list[int]]:
+    config = adapter.model.generation_config
+    eos = next(iter(_eos_ids(adapter, arguments)), 0)
+    padding = next(i for i in (config.pad_token_id, adapter.special_id("pad"), eos) if i is not None)
+    length = max(len(row) for row in rows)
+    ids = torch.tensor([[*row, *[padding] * (length - len(row))] for row in rows], device=adapter.device)
+    keep = torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in rows], device=adapter.device)
+    options = {"pad_token_id": padding, **arguments, "return_dict_in_generate": False}
+    return adapter.model.generate(input_ids=ids, attention_mask=keep, **options).tolist()
+
+
+def _eos_ids(adapter: Adapter, arguments: Mapping[str, Any]) -> frozenset[int]:
+    eos = arguments.get("eos_token_id", adapter.model.generation_config.eos_token_id)
+    if eos is None:
+        eos = adapter.special_id("eos")
+    return frozenset([] if eos is None else [eos] if isinstance(eos, int) else eos)
+
+
+def _cut(ids: list[int], first: int, eos: frozenset[int]) -> list[int]:
+    end = next((i + 1 for i in range(first, len(ids)) if ids[i] in eos), len(ids))
+    return ids[:end]

@@ -1,0 +1,1 @@
+"""Text, ids and roles: what is attributed is decided here, once."""

@@ -1,0 +1,126 @@
+"""From text to ids, and from ids to tokens. Ids that were generated are never turned into text and back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+from inseq.errors import ArgumentError
+from inseq.text.example import Role, Token
+from inseq.text.pieces import Alphabet, detect, readable
+
+
+class Encoder:
+    """A tokenizer as this library uses it; none of its fields is ever set.
+
+    Args:
+        tokenizer: a transformers tokenizer, slow or fast.
+        start: the decoder's start id of an encoder-decoder model; None for a decoder-only model.
+    """
+
+    def __init__(self, tokenizer: Any, start: int | None = None) -> None:
+        self.tokenizer = tokenizer
+        self.start = start
+
+    @cached_property
+    def alphabet(self) -> Alphabet:
+        return detect(list(self.tokenizer.get_vocab()))
+
+    @cached_property
+    def special_ids(self) -> frozenset[int]:
+        added = getattr(self.tokenizer, "added_tokens_decoder", {})
+        ids = {i for i, token in added.items() if token.special} | set(self.tokenizer.all_special_ids)
+        return frozenset(ids if self.start is None else ids | {self.start})
+
+    def input_ids(self, text: str) -> list[int]:
+        """Ids of a source or a prompt, with the special tokens the tokenizer adds to it."""
+        return list(self.tokenizer(text, truncation=False, verbose=False)["input_ids"])
+
+    def target_ids(self, text: str) -> list[int]:
+        """Ids of a forced translation, the decoder's start first."""
+        assert self.start is not None
+        return [self.start, *self.tokenizer(text_target=text, truncation=False, verbose=False)["input_ids"]]
+
+    def continued_ids(self, prompt: str, text: str, argument: str) -> tuple[list[int], int]:
+        """Ids of ``text``, which continues ``prompt``, and the index of the first token of the continuation.
+
+        The whole text is tokenised once; a token that straddles the end of the prompt belongs to the continuation.
+
+        Raises:
+            ArgumentError: if ``text`` does not begin with ``prompt``, or adds nothing to it.
+        """
+        if not text.startswith(prompt):
+            raise ArgumentError(
+                f"{argument} must begin with its input text for a decoder-only model: got {_short(text)}, expected it to "
+                f"begin with {_short(prompt)}. Pass the prompt followed by its continuation."
+            )
+        if self.tokenizer.is_fast:
+            encoded = self.tokenizer(text, truncation=False, verbose=False, return_offsets_mapping=True)
+            ids, offsets = list(encoded["input_ids"]), encoded["offset_mapping"]
+            beyond = [i for i, (start, end) in enumerate(offsets) if end > len(prompt) and end > start]
+            first = beyond[0] if beyond else len(ids)
+        else:
+            before = self.input_ids(prompt)
+            ids = self.input_ids(text)
+            first = len(before)
+            if ids[:first] != before:
+                ids = before + list(self.tokenizer(text[len(prompt) :], add_special_tokens=False)["input_ids"])
+        if first >= len(ids):
+            raise ArgumentError(f"{argument} adds no token to its input text {_short(prompt)}: there is nothing to explain.")
+        return ids, first
+
+    def tokens(self, ids: Sequence[int], roles: Sequence[Role]) -> tuple[Token, ...]:
+        """Tokens of one sequence, with their readable texts."""
+        pieces = [str(piece) for piece in self.tokenizer.convert_ids_to_tokens(list(ids))]
+        special = [i in self.special_ids for i in ids]
+        texts = readable(pieces, special, self.alphabet)
+        return tuple(
+            Token(piece, i, role, text, is_special)
+            for piece, i, role, text, is_special in zip(pieces, ids, roles, texts, special, strict=True)
+        )
+
+    def special_id(self, name: str) -> int | None:
+        """The id of the tokenizer's ``unk``, ``pad``, ``mask``, ``eos`` or ``bos`` token, where it has one."""
+        value = getattr(self.tokenizer, f"{name}_token_id", None)
+        return None if value is None else int(value)
+
+    def id_of(self, token: str) -> int | None:
+        """The id of a token given by its piece or its text, where it is exactly one."""
+        vocabulary = self.tokenizer.get_vocab()
+        if token in vocabulary:
+            return int(vocabulary[token])
+        ids = self.tokenizer(token, add_special_tokens=False)["input_ids"]
+        return int(ids[0]) if len(ids) == 1 else None
+
+
+def checked_texts(value: object, argument: str) -> list[str]:
+    """Return a text or a list of texts as a new list.
+
+    Raises:
+        ArgumentError: naming the argument, for anything but non-empty text.
+    """
+    texts = [value] if isinstance(value, str) else value
+    if not isinstance(texts, list | tuple):
+        raise ArgumentError(f"{argument} must be a text or a list of texts, got {type(value).__name__} ({_short(value)}).")
+    if not texts:
+        raise ArgumentError(f"{argument} is an empty list: pass at least one text.")
+    for i, text in enumerate(texts):
+        name = argument if isinstance(value, str) else f"{argument}[{i}]"
+        if not isinstance(text, str):
+            raise ArgumentError(f"{name} must be a text, got {type(text).__name__} ({_short(text)}).")
+        if not text.strip():
+            raise ArgumentError(f"{name} is empty ({text!r}): pass a text with at least one visible character.")
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise ArgumentError(
+                f"{name} holds a lone surrogate at character {error.start}, which no tokenizer can read: "
+                "decode the original bytes again, with errors='replace'."
+            ) from None
+    return list(texts)
+
+
+def _short(value: object, limit: int = 60) -> str:
+    text = repr(value)
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"

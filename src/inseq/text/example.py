@@ -1,0 +1,124 @@
+"""Tokens and examples: what is explained, and what it may be explained by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+Role = Literal["source", "prompt", "generated"]
+
+
+@dataclass(eq=False)
+class Token:
+    """One token of the input or the output.
+
+    Attributes:
+        token: the raw piece of the vocabulary. It may be edited, and is then what every view shows.
+        id: its id, or -1 where several tokens were merged.
+        role: which part of the model's input it belongs to.
+        text: the same piece as a reader wants to see it.
+        special: whether it is a special token such as ``</s>``.
+    """
+
+    token: str
+    id: int
+    role: Role = "generated"
+    text: str = ""
+    special: bool = False
+    _piece: str = field(init=False, repr=False, default="")
+
+    def __post_init__(self) -> None:
+        self._piece = self.token
+
+    @property
+    def shown(self) -> str:
+        """The edited token where it was edited, the readable text elsewhere."""
+        return self.token if self.token != self._piece else self.text
+
+    def __str__(self) -> str:
+        return self.token
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, str):
+            return self.token == other
+        if isinstance(other, int):
+            return self.id == other
+        return isinstance(other, Token) and (self.token, self.id) == (other.token, other.id)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def copy(self) -> Token:
+        """Return an independent token, edits included."""
+        twin = Token(self._piece, self.id, self.role, self.text, self.special)
+        twin.token = self.token
+        return twin
+
+
+@runtime_checkable
+class Vocabulary(Protocol):
+    """What a method may ask of the model's vocabulary."""
+
+    def embed(self, ids: Int[Tensor, " n"], role: Role) -> Float[Tensor, "n dim"]:
+        """Embeddings in the units of the first layer."""
+
+    def mean(self, role: Role) -> Float[Tensor, " dim"]:
+        """The mean embedding of the vocabulary."""
+
+    def special_id(self, name: Literal["unk", "pad", "mask", "eos", "bos"]) -> int | None:
+        """The id of a special token, where the tokenizer has one."""
+
+    def id_of(self, token: str) -> int | None:
+        """The id of a token given by its piece or its text, where it is exactly one."""
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """One input and the generated tokens to explain.
+
+    Attributes:
+        features: every token that may receive a score: source tokens first, then decoder tokens.
+        steps: the generated tokens to explain.
+        embeds: the features' embeddings in the units of the model's first layer.
+        step_ids: ids of the steps.
+        at: for each step, the decoder position whose prediction it is; ascending.
+        n_source: how many of the features belong to the encoder.
+        context: embeddings of decoder tokens that the model reads but that receive no score.
+        vocabulary: where replacements are looked up.
+        granular: whether axes beyond feature and step are kept, or folded as they stream.
+    """
+
+    features: tuple[Token, ...]
+    steps: tuple[Token, ...]
+    embeds: Float[Tensor, "feature dim"] = field(repr=False)
+    step_ids: Int[Tensor, " step"] = field(repr=False)
+    at: Int[Tensor, " step"] = field(repr=False)
+    n_source: int
+    context: Float[Tensor, "context dim"] = field(repr=False)
+    vocabulary: Vocabulary = field(repr=False)
+    granular: bool = True
+
+    @property
+    def n_decoder(self) -> int:
+        """Decoder tokens the model reads: scored or context."""
+        return len(self.features) - self.n_source + len(self.context)
+
+    @property
+    def visible(self) -> list[int]:
+        """For each step, how many leading features the model has read when it predicts the step."""
+        if len(self.context):
+            return [self.n_source] * len(self.steps)
+        return [self.n_source + position + 1 for position in self.at.tolist()]
+
+    @property
+    def seen(self) -> Bool[Tensor, "feature step"]:
+        """Which features the model has read when it predicts a step."""
+        return torch.arange(len(self.features))[:, None] < torch.tensor(self.visible)
+
+    @property
+    def ids(self) -> Int[Tensor, " feature"]:
+        """Ids of the features."""
+        return torch.tensor([token.id for token in self.features], device=self.embeds.device)

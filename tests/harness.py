@@ -1,0 +1,92 @@
+"""The engine on the zoo's models: what the property tables have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache, partial
+from typing import Any
+
+import torch
+import zoo
+from reference import Case
+
+from inseq.engine.packing import Budget
+from inseq.engine.scheduler import Engine, StepScores
+from inseq.methods import Attribution
+from inseq.methods import method as methods
+from inseq.models.adapter import Adapter, DecoderOnly, EncoderDecoder
+from inseq.models.check import Capabilities, check
+from inseq.targets import step_function
+from inseq.text.encode import Encoder
+
+LENGTHS = ((7, 11, 4), (5, 14, 11), (9, 7, 2))
+"""Source length, target length and first generated position of three unequal examples."""
+
+
+@cache
+def adapter(name: str, attention: str = "eager", dtype: torch.dtype = torch.float32) -> tuple[Adapter, Capabilities]:
+    recipe = zoo.ZOO[name]
+    model = zoo.build(name, attention, dtype)
+    made: Adapter
+    if recipe.encoder_decoder:
+        made = EncoderDecoder(model, Encoder(zoo.tokenizer("words_eos"), start=recipe.start))
+    else:
+        made = DecoderOnly(model, Encoder(zoo.tokenizer("words")))
+    return made, check(made)
+
+
+def cases(name: str, attention: str = "eager", dtype: torch.dtype = torch.float32) -> list[Case]:
+    recipe = zoo.ZOO[name]
+    found = []
+    for seed, (n_source, n_target, first) in enumerate(LENGTHS):
+        target = zoo.random_ids(n_target, seed=seed, vocab=recipe.target_vocab)
+        source = None
+        if recipe.encoder_decoder:
+            source = torch.cat([zoo.random_ids(n_source - 1, seed=10 + seed), torch.tensor([zoo.EOS])])
+            target[0] = recipe.start
+        found.append(Case(zoo.build(name, attention, dtype), source, target, first))
+    return found
+
+
+def run(
+    made: Adapter,
+    chosen: Sequence[Case],
+    method: str,
+    target: str = "probability",
+    *,
+    only_source: bool = False,
+    granular: bool = True,
+    recorded: Sequence[str] = (),
+    budget: Budget | None = None,
+    **options: Any,
+) -> tuple[list[tuple[Attribution, StepScores]], Engine]:
+    engine = Engine(made, budget)
+    examples = [
+        made.example(
+            [] if case.source is None else case.source.tolist(),
+            case.target.tolist(),
+            case.first,
+            case.positions,
+            attribute_target=not only_source,
+            granular=granular,
+        )
+        for case in chosen
+    ]
+    found = engine.run(
+        [(x, methods[method].function(x, **options)) for x in examples],
+        function(target),
+        {name: function(name) for name in recorded},
+    )
+    return found, engine
+
+
+def function(name: str) -> Any:
+    if name == "log_probability":
+        return partial(step_function["probability"].function, logprob=True)
+    return step_function[name].function
+
+
+def relative(got: torch.Tensor, expected: torch.Tensor) -> float:
+    """The largest difference, in units of the largest expected value."""
+    assert got.shape == expected.shape, (got.shape, expected.shape)
+    return float((got.double() - expected.double()).abs().max() / expected.double().abs().max().clamp_min(1e-30))

@@ -1,0 +1,307 @@
+"""The facade: what is attributed is what was generated or given, and bad input is named before anything runs."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+import reference as ref
+import torch
+import zoo
+from harness import relative
+from reference import Case
+
+import inseq
+from inseq.errors import ArgumentError, InseqError, UnknownArgumentError, UnknownNameError, UnsupportedModelError
+from inseq.models import loading
+
+QUIET: dict[str, Any] = {"show_progress": False}
+SHORT: dict[str, Any] = {"generation_args": {"max_new_tokens": 5}, **QUIET}
+
+
+@pytest.fixture(scope="module")
+def gpt2() -> inseq.AttributionModel:
+    return inseq.load_model(zoo.build("gpt2", "sdpa"), tokenizer=zoo.tokenizer("words"))
+
+
+@pytest.fixture(scope="module")
+def marian() -> inseq.AttributionModel:
+    return inseq.load_model(zoo.build("marian", "sdpa"), tokenizer=zoo.tokenizer("words_eos"))
+
+
+@pytest.fixture(scope="module")
+def bytes_model() -> inseq.AttributionModel:
+    return inseq.load_model(zoo.build("gpt2", vocab=zoo.BYTES_VOCAB), tokenizer=zoo.tokenizer("bytes"))
+
+
+def ids(tokens: list[Any]) -> list[int]:
+    return [token.id for token in tokens]
+
+
+@pytest.mark.parametrize("text", ["我喜歡", "Hello world", "🙂🙂 a<|endoftext|>b"])
+def test_the_generated_ids_themselves_are_attributed(bytes_model: inseq.AttributionModel, text: str) -> None:
+    """A random byte-level model writes bytes that are no characters: as text they would come back as other tokens."""
+    (found,) = bytes_model.attribute(text, step_scores=["probability"], **SHORT)
+    prompt = torch.tensor([bytes_model.tokenizer(text)["input_ids"]])
+    everything = torch.ones_like(prompt)
+    written = bytes_model.model.generate(prompt, attention_mask=everything, max_new_tokens=5, pad_token_id=0)[0]
+    assert ids(found.target) == written.tolist()
+    assert ids(found.source) == prompt[0].tolist()
+    case = Case(bytes_model.model, None, written, prompt.shape[1])
+    assert relative(found.step_scores["probability"], ref.step_scores(case, ref.probability)) < 1e-5
+
+
+def test_shapes_of_a_decoder_only_output(gpt2: inseq.AttributionModel) -> None:
+    (found,) = gpt2.attribute("w1 w2 w3", **SHORT)
+    n, dim = len(found.target), 32
+    assert (found.attr_pos_start, found.attr_pos_end) == (3, n)
+    assert found.source_attributions is None
+    assert found.target_attributions.shape == (n, n - 3, dim)
+    for step in range(n - 3):
+        assert not found.target_attributions[: 3 + step, step].isnan().any()
+        assert found.target_attributions[3 + step :, step].isnan().all()
+
+
+@pytest.mark.parametrize("attribute_target", [False, True])
+def test_shapes_of_an_encoder_decoder_output(marian: inseq.AttributionModel, attribute_target: bool) -> None:
+    (found,) = marian.attribute("w1 w2 w3", attribute_target=attribute_target, **SHORT)
+    n = len(found.target)
+    assert ids(found.source) == [5, 6, 7, zoo.EOS]
+    assert found.target[0].id == zoo.ZOO["marian"].start
+    assert (found.attr_pos_start, found.attr_pos_end) == (1, n)
+    assert found.source_attributions.shape == (4, n - 1, 32)
+    if not attribute_target:
+        assert found.target_attributions is None
+    else:
+        assert found.target_attributions.shape == (n, n - 1, 32)
+        assert found.target_attributions[-1].isnan().all()
+
+
+def test_attention_keeps_layers_heads_and_the_encoder_s_own(marian: inseq.AttributionModel) -> None:
+    (found,) = marian.attribute("w1 w2 w3", method="attention", attribute_target=True, **SHORT)
+    steps = len(found.target) - 1
+    assert found.source_attributions.shape == (4, steps, 2, 4)
+    assert found.sequence_scores["encoder_self_attentions"].shape == (4, 4, 2, 4)
+    aggregated = found.aggregate()
+    total = aggregated.source_attributions.nansum(0) + aggregated.target_attributions.nansum(0)
+    torch.testing.assert_close(total, torch.ones(steps))
+
+
+@pytest.mark.parametrize("method", ["saliency", "attention", "input_x_gradient"])
+def test_granular_decides_what_is_kept_and_not_what_is_shown(marian: inseq.AttributionModel, method: str) -> None:
+    kept, reduced = (marian.attribute("w1 w2 w3", method=method, granular=g, **SHORT)[0] for g in (True, False))
+    assert kept.source_attributions.ndim > 2
+    assert reduced.source_attributions.ndim == 2
+    assert relative(reduced.aggregate().source_attributions, kept.aggregate().source_attributions) < 1e-5
+    assert reduced.aggregate().signed == kept.aggregate().signed
+
+
+def test_scores_are_reduced_beyond_the_budget(gpt2: inseq.AttributionModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("inseq.api.GRANULAR_ENTRIES", 10)
+    found = gpt2.attribute("w1 w2 w3", **SHORT)
+    assert found[0].target_attributions.ndim == 2
+    assert found.info["granular"] is False
+
+
+@pytest.mark.parametrize("name", ["gpt2", "marian"])
+def test_a_window_is_the_same_columns(name: str, request: pytest.FixtureRequest) -> None:
+    model = request.getfixturevalue(name)
+    whole = model.attribute("w1 w2 w3", step_scores=["entropy"], attribute_target=True, **SHORT)[0]
+    start, end = whole.attr_pos_start, whole.attr_pos_end
+    for a, b, args in [
+        (start + 1, end - 1, {"attr_pos_start": start + 1, "attr_pos_end": -1}),
+        (end - 2, end, {"attr_pos_start": -2}),
+    ]:
+        part = model.attribute("w1 w2 w3", step_scores=["entropy"], attribute_target=True, **args, **SHORT)[0]
+        assert [t.token for t in part.generated] == [t.token for t in whole.target[a:b]]
+        assert relative(part.step_scores["entropy"], whole.step_scores["entropy"][a - start : b - start]) < 1e-5
+        columns = whole.target_attributions[:b, a - start : b - start].nan_to_num()
+        assert relative(part.target_attributions.nan_to_num(), columns) < 1e-5
+
+
+@pytest.mark.parametrize("name", ["gpt2", "marian"])
+def test_texts_of_unequal_length_are_as_if_alone(name: str, request: pytest.FixtureRequest) -> None:
+    model = request.getfixturevalue(name)
+    texts = ["w1 w2 w3 w9 w8", "w4", "w5 w6"]
+    together = model.attribute(texts, step_scores=["probability"], **SHORT)
+    again = model.attribute(texts, step_scores=["probability"], batch_size=1, **SHORT)
+    for text, batched, single in zip(texts, together, again, strict=True):
+        (alone,) = model.attribute(text, step_scores=["probability"], **SHORT)
+        assert alone == batched == single
+
+
+def test_forced_outputs(gpt2: inseq.AttributionModel, marian: inseq.AttributionModel) -> None:
+    (found,) = gpt2.attribute("w1 w2", "w1 w2 w3 w4", **QUIET)
+    assert (ids(found.target), found.attr_pos_start) == ([5, 6, 7, 8], 2)
+    (found,) = marian.attribute("w1 w2", "w3 w4", **QUIET)
+    assert ids(found.target) == [zoo.ZOO["marian"].start, 7, 8, zoo.EOS]
+    assert found.info["constrained_decoding"] is True
+
+
+def test_a_tokenizer_that_adds_bos_is_simply_right() -> None:
+    model = inseq.load_model(zoo.build("llama"), tokenizer=zoo.tokenizer("words_bos"))
+    (found,) = model.attribute("w1 w2", **SHORT)
+    assert ids(found.source) == [zoo.BOS, 5, 6]
+    assert ids(found.target)[:3] == ids(found.source)
+    (forced,) = model.attribute("w1 w2", "w1 w2 w3", **QUIET)
+    assert ids(forced.target) == [zoo.BOS, 5, 6, 7]
+
+
+def test_padding_that_is_also_the_end_drops_no_token(bytes_model: inseq.AttributionModel) -> None:
+    text = "a<|endoftext|>b<|endoftext|>"
+    (found,) = bytes_model.attribute(text, text + "c<|endoftext|>", **QUIET)
+    assert [t.token for t in found.target].count("<|endoftext|>") == 3
+    assert len(found.target) == found.target_attributions.shape[0] == 6
+
+
+def test_generation_stops_at_the_end_token(bytes_model: inseq.AttributionModel) -> None:
+    """Rows that end early are padded with the end token by transformers: one of it is what the model wrote."""
+    prompts = [[5, 6, 7], [8, 9, 10]]
+    eos = bytes_model.model.generate(torch.tensor(prompts[:1]), max_new_tokens=3, pad_token_id=0)[0, 4].item()
+    outputs = loading.generate(bytes_model._adapter, prompts, {"max_new_tokens": 8, "eos_token_id": eos})
+    assert outputs[0][-1] == eos
+    assert outputs[0].count(eos) == 1
+    assert len(outputs[0]) <= 5
+
+
+def test_a_target_of_one_s_own(gpt2: inseq.AttributionModel) -> None:
+    def doubled(p: Any, *, factor: float = 2.0) -> Any:
+        return factor * p.logits.gather(-1, p.ids[:, None])[:, 0]
+
+    own = gpt2.attribute("w1 w2", attributed_fn=doubled, factor=3.0, **SHORT)[0]
+    logit = gpt2.attribute("w1 w2", attributed_fn="logit", **SHORT)[0]
+    assert relative(own.target_attributions.nan_to_num(), 3 * logit.target_attributions.nan_to_num()) < 1e-5
+
+
+def test_options_reach_method_target_and_step_score(gpt2: inseq.AttributionModel) -> None:
+    found = gpt2.attribute("w1 w2", method="integrated_gradients", n_steps=3, logprob=True, step_scores="probability", **SHORT)
+    assert found.info["options"]["n_steps"] == 3
+    assert (found[0].step_scores["probability"] <= 0).all()
+    assert found[0].diagnostics["delta"].shape == found[0].step_scores["probability"].shape
+
+
+def test_options_given_at_load(gpt2: inseq.AttributionModel) -> None:
+    model = inseq.load_model(gpt2.model, "integrated_gradients", tokenizer=gpt2.tokenizer, n_steps=4)
+    assert model.attribute("w1 w2", **SHORT).info["options"]["n_steps"] == 4
+    assert "n_steps" not in model.attribute("w1 w2", method="saliency", **SHORT).info["options"]
+
+
+@pytest.mark.parametrize("baseline", ["unk", "pad", "zero", "mean", "w7", 9, torch.zeros(32)])
+@pytest.mark.parametrize("name", ["gpt2", "marian"])
+def test_baselines(name: str, baseline: Any, request: pytest.FixtureRequest) -> None:
+    model = request.getfixturevalue(name)
+    found = model.attribute(
+        "w1 w2", method="integrated_gradients", attributed_fn="logit", baseline=baseline, n_steps=40, **SHORT
+    )
+    assert found[0].diagnostics["delta"].abs().max() < 0.05
+
+
+def test_info_says_what_was_done(gpt2: inseq.AttributionModel) -> None:
+    info = gpt2.attribute("w1 w2", step_scores=["entropy"], **SHORT).info
+    assert info["attribution_method"] == "saliency"
+    assert info["attributed_fn"] == "probability"
+    assert info["step_scores"] == ["entropy"]
+    assert info["counters"]["forwards"] == 1
+    assert info["dtype"] == "float32"
+    assert {"inseq", "torch", "transformers"} == set(info["versions"])
+
+
+def test_the_result_survives_a_file(gpt2: inseq.AttributionModel, tmp_path: Any) -> None:
+    found = gpt2.attribute(["w1 w2", "w3"], step_scores=["entropy"], **SHORT)
+    found.save(tmp_path / "result.json")
+    again = inseq.FeatureAttributionOutput.load(tmp_path / "result.json")
+    assert again == found
+    assert again.info["model_class"] == "GPT2LMHeadModel"
+    assert again.aggregate() == found.aggregate()
+
+
+def test_listings_are_in_order() -> None:
+    assert inseq.list_feature_attribution_methods() == sorted(inseq.list_feature_attribution_methods())
+    assert "probability" in inseq.list_step_functions()
+
+
+def test_repr_and_generate(gpt2: inseq.AttributionModel) -> None:
+    assert repr(gpt2) == "AttributionModel(GPT2LMHeadModel, method='saliency', device='cpu')"
+    (text,) = gpt2.generate("w1 w2", max_new_tokens=3)
+    assert re.fullmatch(r"(w\d+ ?)*", text)
+
+
+BAD: list[tuple[dict[str, Any], type[InseqError], str]] = [
+    ({"input_texts": None}, ArgumentError, "input_texts must be a text or a list of texts, got NoneType"),
+    ({"input_texts": 3}, ArgumentError, "got int"),
+    ({"input_texts": []}, ArgumentError, "input_texts is an empty list"),
+    ({"input_texts": ""}, ArgumentError, "input_texts is empty"),
+    ({"input_texts": ["w1", "  "]}, ArgumentError, r"input_texts\[1\] is empty"),
+    ({"input_texts": ["w1", None]}, ArgumentError, r"input_texts\[1\] must be a text, got NoneType"),
+    ({"generated_texts": ["w1 w2 w3", "w1"]}, ArgumentError, "generated_texts has 2 texts and input_texts 1"),
+    ({"generated_texts": "w9 w2 w3"}, ArgumentError, r"generated_texts\[0\] must begin with its input text"),
+    ({"generated_texts": "w1 w2"}, ArgumentError, r"generated_texts\[0\] adds no token"),
+    ({"generated_texts": ""}, ArgumentError, "generated_texts is empty"),
+    ({"method": "salency"}, UnknownNameError, "Unknown method 'salency'. Did you mean 'saliency'"),
+    (
+        {"attributed_fn": "probabilty"},
+        UnknownNameError,
+        "Unknown step function 'probabilty'. Did you mean 'probability'",
+    ),
+    ({"attributed_fn": 7}, ArgumentError, "attributed_fn must be a step function's name or a function, got int"),
+    ({"step_scores": ["entropi"]}, UnknownNameError, "Did you mean 'entropy'"),
+    ({"n_stepz": 3, "method": "integrated_gradients"}, UnknownArgumentError, "'n_stepz'. Did you mean 'n_steps'"),
+    ({"attribute_targets": True}, UnknownArgumentError, "'attribute_targets'. Did you mean 'attribute_target'"),
+    ({"n_steps": 3}, UnknownArgumentError, "saliency takes no options"),
+    ({"n_steps": 0, "method": "integrated_gradients"}, ArgumentError, "n_steps=0 must be at least 1"),
+    ({"baseline": "nope nope", "method": "occlusion"}, ArgumentError, "baseline='nope nope' is not a token"),
+    ({"baseline": torch.zeros(3), "method": "occlusion"}, ArgumentError, r"shape \(3,\), expected \(\d+, 32\)"),
+    ({"batch_size": 0}, ArgumentError, "batch_size=0 must be a whole number of at least 1"),
+    ({"attr_pos_start": 1}, ArgumentError, "attr_pos_start=1 is position 1, but the generated tokens stand at 2 to"),
+    ({"attr_pos_end": 99}, ArgumentError, "attr_pos_end=99 is position 99"),
+    ({"attr_pos_start": -99}, ArgumentError, "attr_pos_start=-99"),
+    ({"attr_pos_start": 4, "attr_pos_end": 3}, ArgumentError, "leave no token to explain: 4 to 3"),
+    ({"input_texts": " ".join(["w1"] * 65)}, ArgumentError, "needs 70 positions .* has 64. .* never cut silently"),
+    ({"generation_args": {"max_new_tokens": 63}}, ArgumentError, "needs 65 positions"),
+    ({"generation_args": {"num_return_sequences": 2}}, ArgumentError, "num_return_sequences must be 1"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "error", "message"), BAD, ids=[str(list(b[0].items()))[:60] for b in BAD])
+def test_bad_input_is_named(
+    gpt2: inseq.AttributionModel, arguments: dict[str, Any], error: type[InseqError], message: str
+) -> None:
+    forwards = []
+    handle = gpt2.model.register_forward_pre_hook(lambda *_: forwards.append(1))
+    try:
+        with pytest.raises(error, match=message):
+            gpt2.attribute(**{"input_texts": "w1 w2", **SHORT, **arguments})
+    finally:
+        handle.remove()
+    if "attr_pos" not in str(arguments) and "baseline" not in arguments and "n_steps=0" not in message:
+        assert not forwards
+
+
+def test_bad_models() -> None:
+    model = zoo.build("gpt2")
+    with pytest.raises(ArgumentError, match=r"does not say where it came from.*pass tokenizer="):
+        inseq.load_model(model)
+    with pytest.raises(ArgumentError, match=r"tokenizer must be a transformers tokenizer or its name, got int"):
+        inseq.load_model(model, tokenizer=3)
+    with pytest.raises(ArgumentError, match=r"model must be a hub name, a directory or a loaded transformers model, got int"):
+        inseq.load_model(3)
+    with pytest.raises(ArgumentError, match="device='gpu' is not a torch device"):
+        inseq.load_model("demo/gpt2", device="gpu")
+    with pytest.raises(UnknownNameError, match=r"Unknown bundled model 'demo/gpt3'. Did you mean 'demo/gpt2'"):
+        inseq.load_model("demo/gpt3")
+    with pytest.raises(UnknownNameError, match=r"Unknown method 'saliancy'"):
+        inseq.load_model(model, "saliancy", tokenizer=zoo.tokenizer("words"))
+    with pytest.raises(UnknownArgumentError, match=r"'tokeniser'. Did you mean 'tokenizer'"):
+        inseq.load_model(model, "saliency", tokeniser=zoo.tokenizer("words"))
+    with pytest.raises(ArgumentError, match="this model is loaded already"):
+        inseq.load_model(model, tokenizer=zoo.tokenizer("words"), dtype="float16")
+
+
+def test_a_method_that_the_architecture_cannot_serve_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    from dataclasses import replace
+
+    model = inseq.load_model(zoo.build("gpt2"), "attention", tokenizer=zoo.tokenizer("words"))
+    monkeypatch.setattr(model, "capabilities", replace(model.capabilities, attention=None))
+    with pytest.raises(UnsupportedModelError, match=r"does not give its attention weights.*use 'saliency'"):
+        model.attribute("w1 w2", **SHORT)

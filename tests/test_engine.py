@@ -1,0 +1,195 @@
+"""The engine counted, interrupted, starved of memory and given a model that is not causal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import harness
+import pytest
+import reference as ref
+import torch
+import zoo
+from harness import relative
+from reference import Case
+from test_properties import METHODS, TOLERANCE
+from transformers import LlamaForCausalLM
+
+from inseq.engine.packing import Budget, block_size
+from inseq.engine.requests import Gradient, Score, gather
+from inseq.engine.scheduler import Engine
+from inseq.methods import method as methods
+from inseq.models.adapter import DecoderOnly
+from inseq.models.check import check
+from inseq.text.encode import Encoder
+
+FORWARDS = {"saliency": 1, "input_x_gradient": 1, "attention": 1, "integrated_gradients": 2, "occlusion": 1}
+
+
+@pytest.mark.parametrize("name", ["gpt2", "marian"])
+@pytest.mark.parametrize("method", METHODS)
+def test_forwards_of_three_unequal_examples(name: str, method: str) -> None:
+    """Everything expensive happens once: for all texts, steps and step scores together."""
+    made, _ = harness.adapter(name)
+    for recorded in ([], ["probability", "entropy"]):
+        _, engine = harness.run(made, harness.cases(name), method, recorded=recorded, **METHODS[method].options)
+        assert engine.counters.forwards == FORWARDS[method]
+
+
+def test_rows_and_products_are_formulas_of_the_lengths() -> None:
+    made, _ = harness.adapter("gpt2")
+    case = harness.cases("gpt2")[0]
+    n_steps = len(case.positions)
+    rows = {"saliency": 1, "input_x_gradient": 1, "attention": 1, "integrated_gradients": 6 + 2}
+    rows["occlusion"] = case.n_features + 1
+    for method, row in METHODS.items():
+        _, engine = harness.run(made, [case], method, recorded=["probability"], **row.options)
+        assert engine.counters.rows == rows[method]
+        assert engine.counters.vjps == (n_steps if "gradient" in method or method == "saliency" else 0)
+
+
+def test_methods_share_batches() -> None:
+    """Two methods on two examples, outstanding at once, run in one batch."""
+    made, _ = harness.adapter("gpt2")
+    examples = [made.example([], c.target.tolist(), c.first, c.positions) for c in harness.cases("gpt2")[:2]]
+    engine = Engine(made)
+    plans = [(x, methods[m].function(x)) for x in examples for m in ("saliency", "input_x_gradient")]
+    engine.run(plans, harness.function("probability"))
+    assert engine.counters.forwards == 1
+    assert engine.counters.rows == 4
+
+
+def test_gather_awaits_several_requests_at_once() -> None:
+    made, _ = harness.adapter("gpt2")
+    case = harness.cases("gpt2")[0]
+    x = made.example([], case.target.tolist(), case.first, case.positions)
+
+    async def both() -> tuple[Any, ...]:
+        return await gather(Score(x), Gradient(x))
+
+    (((scores, gradient), _),) = Engine(made).run([(x, both())], harness.function("logit"))
+    assert relative(scores[0], ref.step_scores(case, ref.logit)) < TOLERANCE
+    assert relative(gradient.transpose(0, 1), ref.gradients(case, ref.logit)) < TOLERANCE
+
+
+def test_long_outputs_are_cut_into_blocks_of_similar_prefix() -> None:
+    made, _ = harness.adapter("gpt2")
+    short = made.example([], zoo.random_ids(9, 0).tolist(), 4, range(4, 9))
+    assert block_size(short, overhead=64) == 5
+    long = made.example([], zoo.random_ids(64, 0).tolist(), 2, range(2, 64))
+    assert 2 <= block_size(long, overhead=64) < 62
+    assert block_size(long, overhead=10**6) == 62
+
+
+def test_blocks_change_no_number() -> None:
+    made, _ = harness.adapter("gpt2")
+    case = Case(zoo.build("gpt2"), None, zoo.random_ids(60, 3), 2)
+    ample = Budget(tokens=10**6, logits=10**9, cotangents=10**9, overhead=8)
+    ((found, _),), engine = harness.run(made, [case], "saliency", budget=ample)
+    assert engine.counters.forwards > 1
+    assert relative(found.scores, ref.saliency(case, ref.probability)) < 5 * TOLERANCE
+
+
+@pytest.fixture
+def starved(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """A device that holds 40 tokens."""
+    made, _ = harness.adapter("gpt2")
+    refused: list[int] = []
+    read = made.read
+
+    def checked(inputs: Any, **kwargs: Any) -> Any:
+        tokens = inputs.decoder.shape[0] * inputs.decoder.shape[1]
+        if tokens > 40:
+            refused.append(tokens)
+            raise torch.OutOfMemoryError("CUDA out of memory (pretended)")
+        return read(inputs, **kwargs)
+
+    monkeypatch.setattr(made, "read", checked)
+    yield refused
+    monkeypatch.undo()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_out_of_memory_halves_and_goes_on_with_the_same_numbers(starved: list[int], method: str) -> None:
+    made, _ = harness.adapter("gpt2")
+    chosen = harness.cases("gpt2") * 2
+    found, engine = harness.run(made, chosen, method, recorded=["probability"], **METHODS[method].options)
+    assert starved
+    assert engine.budget.tokens < 2048
+    for case, (attribution, scores) in zip(chosen, found, strict=True):
+        assert relative(attribution.scores, METHODS[method].slow(case, ref.probability)) < 5 * TOLERANCE
+        assert relative(scores["probability"], ref.step_scores(case, ref.probability)) < TOLERANCE
+
+
+def test_out_of_memory_on_a_single_row_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, _ = harness.adapter("gpt2")
+
+    def never(inputs: Any, **kwargs: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory (pretended)")
+
+    monkeypatch.setattr(made, "read", never)
+    with pytest.raises(torch.OutOfMemoryError):
+        harness.run(made, harness.cases("gpt2"), "saliency")
+
+
+class Bidirectional(LlamaForCausalLM):
+    """A model whose earlier predictions change with later tokens, as those of a prefix LM do."""
+
+    def forward(self, input_ids: Any = None, inputs_embeds: Any = None, **kwargs: Any) -> Any:
+        x = input_ids if inputs_embeds is None else inputs_embeds
+        everything = torch.zeros(x.shape[0], 1, x.shape[1], x.shape[1])
+        kwargs["attention_mask"] = everything
+        return super().forward(input_ids=input_ids, inputs_embeds=inputs_embeds, **kwargs)
+
+
+@pytest.fixture(scope="module")
+def bidirectional() -> DecoderOnly:
+    twin = zoo.build("llama")
+    model = Bidirectional(twin.config)
+    model.load_state_dict(twin.state_dict())
+    return DecoderOnly(model.eval(), Encoder(zoo.tokenizer("words")))
+
+
+def test_a_model_that_is_not_causal_is_found_out(bidirectional: DecoderOnly) -> None:
+    found = check(bidirectional)
+    assert not found.causal
+    assert "every step is run by itself" in found.notes[0]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_model_that_is_not_causal_gets_a_prefix_for_every_step(bidirectional: DecoderOnly, method: str) -> None:
+    check(bidirectional)
+    chosen = [Case(bidirectional.model, None, c.target, c.first) for c in harness.cases("llama")]
+    found, _ = harness.run(bidirectional, chosen, method, recorded=["probability"], **METHODS[method].options)
+    for case, (attribution, scores) in zip(chosen, found, strict=True):
+        expected = ref.attention(case) if method == "attention" else METHODS[method].slow(case, ref.probability)
+        assert relative(attribution.scores, expected) < 5 * TOLERANCE
+        assert relative(scores["probability"], ref.step_scores(case, ref.probability)) < TOLERANCE
+
+
+def test_products_one_by_one_where_batched_ones_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model whose backward cannot be batched gets the same numbers from single products."""
+    made, _ = harness.adapter("gpt2")
+    case = harness.cases("gpt2")[0]
+    grad = torch.autograd.grad
+
+    def refusing(*args: Any, **kwargs: Any) -> Any:
+        if kwargs.get("is_grads_batched"):
+            raise RuntimeError("no batching rule (pretended)")
+        return grad(*args, **kwargs)
+
+    monkeypatch.setattr(torch.autograd, "grad", refusing)
+    ((found, _),), engine = harness.run(made, [case], "saliency")
+    assert engine._batched is False
+    monkeypatch.undo()
+    assert relative(found.scores, ref.saliency(case, ref.probability)) < 5 * TOLERANCE
+
+
+def test_progress_can_be_switched_off(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("inseq.engine.scheduler.PROGRESS_DELAY", 0)
+    made, _ = harness.adapter("gpt2")
+    case = harness.cases("gpt2")[0]
+    x = made.example([], case.target.tolist(), case.first, case.positions)
+    for progress in (False, True):
+        Engine(made).run([(x, methods["saliency"].function(x))], harness.function("logit"), progress=progress)
+        assert bool(capsys.readouterr().err) is progress

@@ -1,0 +1,154 @@
+"""The user's model is a guest: after success, error and interruption everything of the user's is as it was."""
+
+from __future__ import annotations
+
+import copy
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import zoo
+from test_properties import METHODS
+
+import inseq
+from inseq.engine.scheduler import Engine
+
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks", "_state_dict_hooks")
+PAIRS = [("gpt2", "sdpa", "words"), ("llama", "eager", "words_bos"), ("marian", "sdpa", "words_eos")]
+
+
+def snapshot(model: Any, tokenizer: Any) -> dict[str, Any]:
+    """Everything of a model, a tokenizer and the process that an attribution could leave changed."""
+    return {
+        "weights": {k: v.clone() for k, v in model.state_dict().items()},
+        "identity": {k: id(v) for k, v in model.named_parameters()},
+        "wanted": {k: v.requires_grad for k, v in model.named_parameters()},
+        "gradients": [k for k, v in model.named_parameters() if v.grad is not None],
+        "training": {k: m.training for k, m in model.named_modules()},
+        "hooks": {k: [list(getattr(m, h)) for h in HOOKS] for k, m in model.named_modules()},
+        "own forward": [k for k, m in model.named_modules() if "forward" in vars(m)],
+        "configs": {k: _fields(m.config) for k, m in model.named_modules() if hasattr(m, "config")},
+        "generation": copy.deepcopy(vars(model.generation_config)),
+        "tokenizer": _fields(tokenizer),
+        "backend": tokenizer.backend_tokenizer.to_str(),
+        "random": (str(np.random.get_state()), torch.get_rng_state().tolist()),
+        "torch": (torch.get_default_dtype(), torch.get_num_threads(), torch.is_grad_enabled()),
+    }
+
+
+def _fields(thing: Any) -> dict[str, str]:
+    return {key: repr(value) for key, value in sorted(vars(thing).items())}
+
+
+@contextmanager
+def unchanged(model: Any, tokenizer: Any) -> Iterator[None]:
+    before = snapshot(model, tokenizer)
+    try:
+        yield
+    finally:
+        after = snapshot(model, tokenizer)
+        weights = before.pop("weights")
+        assert all(torch.equal(value, weights[key]) for key, value in after.pop("weights").items())
+        for what, state in before.items():
+            assert after[what] == state, what
+
+
+def fresh(name: str, attention: str) -> Any:
+    """A model in an unusual state, all of which is the user's: training, some weights frozen, a hook of its own."""
+    model = copy.deepcopy(zoo.build(name, attention))
+    model.train()
+    next(model.children()).training = False
+    for i, parameter in enumerate(model.parameters()):
+        parameter.requires_grad_(i % 3 == 0)
+    model.register_forward_hook(lambda *_: None)
+    return model
+
+
+@pytest.fixture(params=PAIRS, ids=lambda p: p[0])
+def pair(request: pytest.FixtureRequest) -> tuple[Any, Any]:
+    name, attention, kind = request.param
+    return fresh(name, attention), copy.deepcopy(zoo.tokenizer(kind))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_after_success(pair: tuple[Any, Any], method: str) -> None:
+    model, tokenizer = pair
+    texts, arguments, scores = ["w1 w2 w3", "w4 w5"], {"max_new_tokens": 4, "do_sample": False}, ["probability"]
+    kept = copy.deepcopy((texts, arguments, scores))
+    with unchanged(model, tokenizer):
+        loaded = inseq.load_model(model, method, tokenizer=tokenizer)
+        loaded.attribute(texts, step_scores=scores, generation_args=arguments, show_progress=False)
+    assert (texts, arguments, scores) == kept
+
+
+@pytest.mark.parametrize("error", [RuntimeError("broken"), KeyboardInterrupt(), torch.OutOfMemoryError("full")])
+@pytest.mark.parametrize("at", [1, 2])
+@pytest.mark.parametrize("method", METHODS)
+def test_after_an_error_or_an_interruption(
+    pair: tuple[Any, Any], method: str, at: int, error: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Something goes wrong inside the ``at``-th module call of the forward, deep in the model."""
+    model, tokenizer = pair
+    loaded = inseq.load_model(model, method, tokenizer=tokenizer)
+    head = model.get_output_embeddings()
+    calls = []
+
+    def fail(*_: Any) -> None:
+        calls.append(1)
+        if len(calls) >= at + 3:
+            raise error
+
+    handle = head.register_forward_hook(fail)
+
+    def several() -> None:
+        for _ in range(8):
+            loaded.attribute("w1 w2 w3", generation_args={"max_new_tokens": 2}, show_progress=False)
+
+    with unchanged(model, tokenizer), pytest.raises(type(error)):
+        several()
+    handle.remove()
+
+
+def test_python_s_own_random_state() -> None:
+    """In a process of its own: the type checker of the tests draws random numbers itself."""
+    script = """
+import random, sys
+sys.path.insert(0, "tests")
+import zoo, inseq
+before = random.getstate()
+model = inseq.load_model(zoo.build("gpt2"), "integrated_gradients", tokenizer=zoo.tokenizer("words"))
+model.attribute("w1 w2", generation_args={"max_new_tokens": 2}, show_progress=False)
+assert random.getstate() == before
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=Path(__file__).parent.parent)
+
+
+def test_the_check_can_fail(pair: tuple[Any, Any]) -> None:
+    model, tokenizer = pair
+    with pytest.raises(AssertionError, match="training"), unchanged(model, tokenizer):
+        model.eval()
+    with pytest.raises(AssertionError, match="tokenizer"), unchanged(model, tokenizer):
+        tokenizer.padding_side = "left" if tokenizer.padding_side == "right" else "right"
+
+
+def test_an_engine_survives_an_error(pair: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next call after a failed one gives the numbers of an undisturbed model."""
+    model, tokenizer = pair
+    loaded = inseq.load_model(model, "saliency", tokenizer=tokenizer)
+    arguments = {"generation_args": {"max_new_tokens": 3}, "show_progress": False}
+    before = loaded.attribute("w1 w2", **arguments)
+
+    def broken(*_: Any) -> None:
+        raise RuntimeError("broken")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Engine, "_run_batch", broken)
+        with pytest.raises(RuntimeError, match="broken"):
+            loaded.attribute("w1 w2", **arguments)
+    assert loaded.attribute("w1 w2", **arguments) == before

@@ -1,0 +1,210 @@
+"""One table: methods x models x properties. A method joins by a row in METHODS, a model by a recipe in the zoo."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import harness
+import numpy as np
+import pytest
+import reference as ref
+import torch
+import zoo
+from harness import relative
+from reference import Case
+from torch import Tensor
+
+from inseq.engine.packing import Budget
+from inseq.methods import method as methods
+
+N_STEPS = 6
+TOLERANCE = 2e-5
+ENTRIES = [(name, kind) for name, recipe in zoo.ZOO.items() for kind in recipe.attention]
+FAMILIES = ("gpt2", "llama", "marian", "t5")
+TINY = Budget(tokens=30, logits=2 * zoo.VOCAB, cotangents=1500)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method, its slow definition and what else is true of it."""
+
+    slow: Callable[..., Tensor]
+    options: dict[str, Any]
+    targets: tuple[str, ...] = ("probability", "logit", "entropy", "crossentropy", "perplexity")
+
+
+def unknown(case: Case) -> Tensor:
+    """What the default baseline is: every token ``<unk>``, except ends of sequence and the decoder's start."""
+    target = torch.full_like(case.target, zoo.UNK)
+    source = None if case.source is None else torch.full_like(case.source, zoo.UNK)
+    embeds = ref.embeddings(Case(case.model, source, target, case.first))
+    own = ref.embeddings(case)
+    if case.source is not None:
+        embeds[case.n_source] = own[case.n_source]
+    return embeds
+
+
+def unknown_but_ends(case: Case) -> Tensor:
+    embeds, own = unknown(case), ref.embeddings(case)
+    ids = case.target[:-1] if case.source is None else torch.cat([case.source, case.target[:-1]])
+    return torch.where((ids == zoo.EOS)[:, None], own, embeds)
+
+
+def slow_ig(case: Case, fn: ref.StepFunction, **kwargs: Any) -> Tensor:
+    nodes, weights = np.polynomial.legendre.leggauss(N_STEPS)
+    return ref.integrated_gradients(case, fn, unknown_but_ends(case), (nodes + 1) / 2, weights / 2, **kwargs)
+
+
+def slow_attention(case: Case, fn: ref.StepFunction, *, only_source: bool = False) -> Tensor:
+    eager = Case(zoo.build(_name(case), "eager", case.model.dtype), case.source, case.target, case.first)
+    found = ref.attention(eager)
+    return found[: case.n_source] if only_source else found
+
+
+def _name(case: Case) -> str:
+    return next(n for n, kind in ENTRIES if zoo.build(n, kind, case.model.dtype) is case.model)
+
+
+METHODS: dict[str, Row] = {
+    "saliency": Row(ref.saliency, {}),
+    "input_x_gradient": Row(ref.input_x_gradient, {}),
+    "integrated_gradients": Row(slow_ig, {"n_steps": N_STEPS}),
+    "occlusion": Row(lambda case, fn, **kwargs: ref.occlusion(case, fn, unknown(case), **kwargs), {}),
+    "attention": Row(slow_attention, {}, targets=("probability",)),
+}
+DETERMINED = [m for m in METHODS if m != "attention"]
+
+
+def test_every_method_has_a_row() -> None:
+    assert set(METHODS) == set(methods)
+
+
+@pytest.mark.parametrize(("name", "attention"), ENTRIES)
+@pytest.mark.parametrize("method", METHODS)
+def test_equals_its_slow_definition(name: str, attention: str, method: str) -> None:
+    made, _ = harness.adapter(name, attention)
+    chosen = harness.cases(name, attention)
+    row = METHODS[method]
+    found, _ = harness.run(made, chosen, method, recorded=["probability"], **row.options)
+    for case, (attribution, scores) in zip(chosen, found, strict=True):
+        assert relative(attribution.scores, row.slow(case, ref.probability)) < 5 * TOLERANCE
+        assert relative(scores["probability"], ref.step_scores(case, ref.probability)) < 5 * TOLERANCE
+
+
+@pytest.mark.parametrize("method", DETERMINED)
+@pytest.mark.parametrize("target", METHODS["saliency"].targets)
+@pytest.mark.parametrize("name", ["gpt2", "marian"])
+def test_every_target(name: str, method: str, target: str) -> None:
+    made, _ = harness.adapter(name)
+    case = harness.cases(name)[0]
+    row = METHODS[method]
+    ((attribution, scores),), _ = harness.run(made, [case], method, target, recorded=[target], **row.options)
+    fn = ref.STEP_FUNCTIONS[target]
+    assert relative(attribution.scores, row.slow(case, fn)) < 5 * TOLERANCE
+    assert relative(scores[target], ref.step_scores(case, fn)) < TOLERANCE
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("name", zoo.ENCODER_DECODERS)
+def test_source_alone(name: str, method: str) -> None:
+    made, _ = harness.adapter(name)
+    case = harness.cases(name)[0]
+    row = METHODS[method]
+    ((attribution, _),), _ = harness.run(made, [case], method, only_source=True, **row.options)
+    assert relative(attribution.scores, row.slow(case, ref.probability, only_source=True)) < 5 * TOLERANCE
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("name", "attention"), ENTRIES)
+def test_future_features_score_exactly_nothing(name: str, attention: str, method: str) -> None:
+    made, _ = harness.adapter(name, attention)
+    chosen = harness.cases(name, attention)
+    found, _ = harness.run(made, chosen, method, **METHODS[method].options)
+    for case, (attribution, _) in zip(chosen, found, strict=True):
+        for step, t in enumerate(case.positions):
+            assert not attribution.scores[case.seen(t) :, step].any()
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("name", "attention"), ENTRIES)
+def test_batch_order_and_chunks_change_no_number(name: str, attention: str, method: str) -> None:
+    made, _ = harness.adapter(name, attention)
+    chosen = harness.cases(name, attention)
+    options = METHODS[method].options
+    together, _ = harness.run(made, chosen, method, recorded=["entropy"], **options)
+    backwards, _ = harness.run(made, chosen[::-1], method, recorded=["entropy"], **options)
+    alone = [harness.run(made, [case], method, recorded=["entropy"], **options)[0][0] for case in chosen]
+    cut, engine = harness.run(made, chosen, method, recorded=["entropy"], budget=TINY, **options)
+    assert engine.counters.forwards > 1
+    for others in (backwards[::-1], alone, cut):
+        for (one, scores), (other, other_scores) in zip(together, others, strict=True):
+            assert relative(other.scores, one.scores) < TOLERANCE
+            assert relative(other_scores["entropy"], scores["entropy"]) < TOLERANCE
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("name", FAMILIES)
+def test_two_runs_give_the_same_bits(name: str, method: str) -> None:
+    made, _ = harness.adapter(name)
+    first, second = (harness.run(made, harness.cases(name), method, **METHODS[method].options)[0] for _ in range(2))
+    assert all(torch.equal(a.scores, b.scores) for (a, _), (b, _) in zip(first, second, strict=True))
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("name", FAMILIES)
+def test_reduced_as_it_streams_equals_reduced_afterwards(name: str, method: str) -> None:
+    made, _ = harness.adapter(name)
+    chosen = harness.cases(name)
+    options = METHODS[method].options
+    whole, _ = harness.run(made, chosen, method, **options)
+    folded, _ = harness.run(made, chosen, method, granular=False, **options)
+    for (granular, _), (reduced, _) in zip(whole, folded, strict=True):
+        expected = granular.scores
+        for function in methods[method].facts["reduce_by"]:
+            expected = expected.norm(dim=-1) if function == "vnorm" else expected.mean(-1)
+        assert reduced.scores.ndim == 2
+        assert relative(reduced.scores, expected) < TOLERANCE
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("name", FAMILIES)
+def test_float64(name: str, method: str) -> None:
+    made, _ = harness.adapter(name, dtype=torch.float64)
+    case = harness.cases(name, dtype=torch.float64)[0]
+    row = METHODS[method]
+    ((attribution, _),), _ = harness.run(made, [case], method, **row.options)
+    assert attribution.scores.dtype == torch.float64
+    tolerance = 1e-5 if name in ("llama", "t5") else 1e-10  # their norms compute in float32 whatever the weights are
+    assert relative(attribution.scores, row.slow(case, ref.probability)) < tolerance
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("name", FAMILIES)
+def test_bfloat16(name: str, method: str) -> None:
+    """Half precision keeps the picture: scores are float32, and correlate with those of the float32 model."""
+    half, full = (harness.adapter(name, dtype=dtype)[0] for dtype in (torch.bfloat16, torch.float32))
+    case = harness.cases(name)[0]
+    twin = harness.cases(name, dtype=torch.bfloat16)[0]
+    options = METHODS[method].options
+    ((rough, _),), _ = harness.run(half, [twin], method, "logit", **options)
+    ((exact, _),), _ = harness.run(full, [case], method, "logit", **options)
+    assert rough.scores.dtype == torch.float32
+    assert torch.corrcoef(torch.stack([rough.scores.flatten(), exact.scores.flatten()]))[0, 1] > 0.98
+
+
+@pytest.mark.parametrize(("name", "attention"), ENTRIES)
+def test_integrated_gradients_are_complete(name: str, attention: str) -> None:
+    """Scores sum to f(x) - f(b); the delta says by how much they do not, and shrinks with the steps."""
+    made, _ = harness.adapter(name, attention)
+    case = harness.cases(name, attention)[0]
+    x, b = ref.embeddings(case), unknown_but_ends(case)
+    with torch.no_grad():
+        change = [float(ref.score(case, x, t, ref.logit) - ref.score(case, b, t, ref.logit)) for t in case.positions]
+    ((coarse, _),), _ = harness.run(made, [case], "integrated_gradients", "logit", n_steps=4)
+    ((fine, _),), _ = harness.run(made, [case], "integrated_gradients", "logit", n_steps=64)
+    for found in (coarse, fine):
+        missing = found.scores.sum((0, 2)) - torch.tensor(change)
+        torch.testing.assert_close(found.diagnostics["delta"], missing, atol=1e-4, rtol=1e-3)
+    assert fine.diagnostics["delta"].abs().max() < max(2e-2, 0.2 * float(coarse.diagnostics["delta"].abs().max()))
