@@ -142,8 +142,7 @@ def test_integrated_gradients_are_complete(name: str, only_source: bool) -> None
     start = torch.cat([baseline[:n], x[n:]])
     with torch.no_grad():
         gaps = [
-            ref.score(case, x, t, ref.log_probability) - ref.score(case, start, t, ref.log_probability)
-            for t in case.positions
+            ref.score(case, x, t, ref.log_probability) - ref.score(case, start, t, ref.log_probability) for t in case.positions
         ]
     torch.testing.assert_close(found.sum((0, 2)), torch.stack(gaps), atol=2e-3, rtol=1e-3)
 
@@ -206,9 +205,7 @@ def test_m2m100_alone_counts_positions_by_ids() -> None:
 
 @pytest.mark.parametrize("name", zoo.ZOO)
 def test_double_precision_is_a_cast(name: str) -> None:
-    single, double = (
-        ref.step_scores(make_case(name, dtype=dtype), ref.logit) for dtype in (torch.float32, torch.float64)
-    )
+    single, double = (ref.step_scores(make_case(name, dtype=dtype), ref.logit) for dtype in (torch.float32, torch.float64))
     assert double.dtype == torch.float64
     assert relative(single.double(), double) < 1e-5
 

@@ -109,9 +109,7 @@ _RECIPES = (
         {**GEMMA, "attn_logit_softcapping": 2.0, "final_logit_softcapping": 4.0},
         attention=EAGER,
     ),
-    _decoder(
-        "gemma3", "Gemma3TextConfig", {**GEMMA, "layer_types": ["sliding_attention", "full_attention"]}, spread=0.2
-    ),
+    _decoder("gemma3", "Gemma3TextConfig", {**GEMMA, "layer_types": ["sliding_attention", "full_attention"]}, spread=0.2),
     _decoder("phi3", "Phi3Config", GROUPED),
     _decoder("opt", "OPTConfig", {**LLM, "ffn_dim": 64, "word_embed_proj_dim": 32}),
     _decoder("opt_projected", "OPTConfig", {**LLM, "ffn_dim": 64, "word_embed_proj_dim": 24}),
@@ -263,9 +261,7 @@ def _words(template: str | None) -> PreTrainedTokenizerFast:
     core = Tokenizer(models.WordLevel({piece: i for i, piece in enumerate(pieces)}, unk_token="<unk>"))
     core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     if template is not None:
-        core.post_processor = processors.TemplateProcessing(
-            single=template, special_tokens=[("<s>", BOS), ("</s>", EOS)]
-        )
+        core.post_processor = processors.TemplateProcessing(single=template, special_tokens=[("<s>", BOS), ("</s>", EOS)])
     return PreTrainedTokenizerFast(
         tokenizer_object=core,
         bos_token="<s>",

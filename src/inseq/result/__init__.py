@@ -1,0 +1,1 @@
+"""What was found: scores with named axes, their aggregation, and files that are data."""

@@ -1,0 +1,352 @@
+"""What an attribution found: one output for each sequence, one container for each call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor
+
+from inseq.errors import ArgumentError
+from inseq.result import aggregate as aggregation
+from inseq.result import facade, store
+from inseq.result.aggregate import Names, SelectIdx
+from inseq.text.example import Token
+
+SAME_CALL = ("attribution_method", "attributed_fn", "model_name")
+
+
+@dataclass(kw_only=True, eq=False)
+class FeatureAttributionSequenceOutput:
+    """Scores of the input tokens of one sequence, for each generated token that was explained.
+
+    A decoder-only model has its prompt in ``source``, prompt and generation in ``target``, and only
+    ``target_attributions``. An encoder-decoder model has ``target`` start with the decoder's start token, and
+    ``target_attributions`` only where the target prefix was attributed too.
+
+    Attributes:
+        source: tokens of the encoder's input, or the prompt.
+        target: the whole target sequence.
+        source_attributions: scores of the source tokens, or None.
+        target_attributions: scores of the first ``min(len(target), attr_pos_end)`` target tokens, or None; NaN where
+            the token was not yet written.
+        step_scores: values of step functions at each explained token.
+        sequence_scores: other matrices of the call, such as ``"encoder_self_attentions"``, with the same trailing axes.
+        attr_pos_start: index in ``target`` of the first explained token.
+        attr_pos_end: index in ``target`` after the last one.
+        axes: names of the trailing axes, beyond feature and step.
+        reduce_by: default function for each trailing axis, the last axis first.
+        normalize: whether the default aggregation makes the magnitudes of each step sum to 1.
+        signed: whether a score may be negative, as declared by the method.
+        reduced: what aggregation has done so far, in words.
+        diagnostics: how far each step can be trusted, such as the completeness ``"delta"``.
+        info: facts of the call.
+
+    Raises:
+        ArgumentError: if a tensor does not have a row for each token and a column for each explained token.
+    """
+
+    source: list[Token]
+    target: list[Token]
+    source_attributions: Float[Tensor, "source step *extra"] | None = None
+    target_attributions: Float[Tensor, "target step *extra"] | None = None
+    step_scores: dict[str, Shaped[Tensor, " step"]] = field(default_factory=dict)
+    sequence_scores: dict[str, Float[Tensor, "row column *extra"]] = field(default_factory=dict)
+    attr_pos_start: int
+    attr_pos_end: int
+    axes: tuple[str, ...] = ()
+    reduce_by: tuple[str, ...] = ()
+    normalize: bool = False
+    signed: bool = False
+    reduced: tuple[str, ...] = ()
+    diagnostics: dict[str, Shaped[Tensor, " step"]] = field(default_factory=dict)
+    info: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.attr_pos_start <= self.attr_pos_end <= len(self.target):
+            raise ArgumentError(
+                f"Got positions {self.attr_pos_start} to {self.attr_pos_end} for {len(self.target)} target tokens; "
+                "expected 0 <= attr_pos_start <= attr_pos_end <= len(target)."
+            )
+        steps = self.attr_pos_end - self.attr_pos_start
+        _expect("source_attributions", self.source_attributions, (len(self.source), steps), len(self.axes))
+        _expect("target_attributions", self.target_attributions, (self.attr_pos_end, steps), len(self.axes))
+        for name, scores in {**self.step_scores, **self.diagnostics}.items():
+            _expect(name, scores, (steps,), 0)
+        for name, scores in self.sequence_scores.items():
+            _expect(name, scores, tuple(scores.shape[:2]), len(self.axes))
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}({len(self.source)} source tokens, {len(self.target)} target tokens, "
+            f"explained {self.attr_pos_start}:{self.attr_pos_end}, axes {('feature', 'step', *self.axes)})"
+        )
+
+    def __eq__(self, other: object) -> bool:
+        """Same tokens, scores (to 1e-5, NaN equal to NaN) and defaults; ``info`` holds times and is not compared."""
+        if not isinstance(other, FeatureAttributionSequenceOutput):
+            return NotImplemented
+        return _same(_found(self), _found(other))
+
+    __hash__ = None  # type: ignore[assignment]
+
+    @property
+    def generated(self) -> list[Token]:
+        """The tokens that are explained: the very objects in ``target``."""
+        return self.target[self.attr_pos_start : self.attr_pos_end]
+
+    def copy(self) -> FeatureAttributionSequenceOutput:
+        """Return an output with tokens and dictionaries of its own. Tensors are shared."""
+        return replace(
+            self,
+            source=[token.copy() for token in self.source],
+            target=[token.copy() for token in self.target],
+            step_scores=dict(self.step_scores),
+            sequence_scores=dict(self.sequence_scores),
+            diagnostics=dict(self.diagnostics),
+            info=dict(self.info),
+        )
+
+    def aggregate(
+        self,
+        aggregator: Names = None,
+        aggregate_fn: Names = None,
+        *,
+        normalize: bool | None = None,
+        rescale: bool = False,
+        select_idx: SelectIdx = None,
+        **unknown: Any,
+    ) -> FeatureAttributionSequenceOutput:
+        """Fold the trailing axes and return a new output; a second call without arguments changes nothing.
+
+        Args:
+            aggregator: an aggregation function by name or itself, for every trailing axis; a list of them, for the last
+                axis first (a shorter list leaves axes, an empty one does nothing). None and ``"scores"`` are the
+                method's default.
+            aggregate_fn: the same, next to ``aggregator="scores"``.
+            normalize: whether to make the magnitudes of each step sum to 1 over source and target rows together, after
+                each fold. None is the method's default.
+            rescale: divide by the largest magnitude, in place of normalising.
+            select_idx: along the last trailing axis, one index in place of a fold, or a (start, end) range or a list of
+                indices to fold.
+
+        Raises:
+            ArgumentError: for functions that do not fit the axes, or indices out of range.
+            UnknownNameError: for a function nobody registered.
+            UnknownArgumentError: for any other keyword.
+        """
+        facade.refuse(unknown, "aggregate")
+        return aggregation.aggregate_scores(
+            self, aggregator, aggregate_fn, normalize=normalize, rescale=rescale, select_idx=select_idx
+        )
+
+    def show(
+        self,
+        min_val: float | None = None,
+        max_val: float | None = None,
+        *,
+        aggregator: Names = None,
+        do_aggregation: bool = True,
+        display: bool = True,
+        return_html: bool = False,
+        title: str | None = None,
+        **options: Any,
+    ) -> str | None:
+        """Show the scores: as HTML in a notebook, as text elsewhere.
+
+        Args:
+            min_val: score at the weak end of the colour scale; None takes it from the scores.
+            max_val: score at the strong end.
+            aggregator: see ``aggregate``, which also takes the other options.
+            do_aggregation: whether to aggregate first. Without it no trailing axis may be left.
+            display: whether to show anything.
+            return_html: whether to return a whole HTML page.
+            title: a heading.
+
+        Raises:
+            ArgumentError: if scores of more than two axes are left.
+            UnknownArgumentError: for an option that ``aggregate`` does not take.
+        """
+        return facade.show(
+            [self], self.info, (min_val, max_val), aggregator, do_aggregation, display, return_html, title, options
+        )
+
+    def _repr_html_(self) -> str:
+        return facade.fragment([self], self.info)
+
+    def save_html(self, path: str | Path, *, title: str | None = None) -> None:
+        """Write a page that stands alone: no script, nothing to download."""
+        facade.save_html([self], self.info, path, title)
+
+    def get_scores_dicts(
+        self, aggregator: Names = None, do_aggregation: bool = True, **options: Any
+    ) -> dict[str, dict[tuple[int, str], dict[Any, float]]]:
+        """Return scores by token.
+
+        Returns:
+            ``source_attributions`` and ``target_attributions``: (position in the target, token) -> {(position, token):
+            score}, without tokens that were not yet written; ``step_scores``: (position in the target, token) ->
+            {name: value}.
+        """
+        facade.refuse(options, "aggregate")
+        scored = self.aggregate(aggregator, **options) if do_aggregation else self
+        return facade.scores_dicts(scored)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain Python values; tensors are nested lists, NaN in them is None."""
+        return facade.plain(self)
+
+
+@dataclass(eq=False)
+class FeatureAttributionOutput:
+    """The outputs of one call, one for each text.
+
+    Attributes:
+        sequence_attributions: one output for each text, in the order given.
+        step_attributions: one output for each step, where they were asked for.
+        info: facts of the call.
+    """
+
+    sequence_attributions: list[FeatureAttributionSequenceOutput]
+    step_attributions: list[FeatureAttributionSequenceOutput] | None = None
+    info: dict[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.sequence_attributions)
+
+    def __iter__(self) -> Iterator[FeatureAttributionSequenceOutput]:
+        return iter(self.sequence_attributions)
+
+    def __getitem__(self, index: int) -> FeatureAttributionSequenceOutput:
+        return self.sequence_attributions[index]
+
+    def __add__(self, other: FeatureAttributionOutput) -> FeatureAttributionOutput:
+        return merge_attributions([self, other])
+
+    def __eq__(self, other: object) -> bool:
+        """Equal sequences and steps; ``info`` holds times and is not compared."""
+        if not isinstance(other, FeatureAttributionOutput):
+            return NotImplemented
+        return (self.sequence_attributions, self.step_attributions) == (
+            other.sequence_attributions,
+            other.step_attributions,
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def aggregate(self, aggregator: Names = None, aggregate_fn: Names = None, **options: Any) -> FeatureAttributionOutput:
+        """Aggregate every sequence; see ``FeatureAttributionSequenceOutput.aggregate``. Steps stay as they are."""
+        facade.refuse(options, "aggregate")
+        sequences = [sequence.aggregate(aggregator, aggregate_fn, **options) for sequence in self]
+        return replace(self, sequence_attributions=sequences, info=dict(self.info))
+
+    def show(
+        self,
+        min_val: float | None = None,
+        max_val: float | None = None,
+        *,
+        aggregator: Names = None,
+        do_aggregation: bool = True,
+        display: bool = True,
+        return_html: bool = False,
+        title: str | None = None,
+        **options: Any,
+    ) -> str | None:
+        """Show every sequence; see ``FeatureAttributionSequenceOutput.show``."""
+        return facade.show(
+            list(self), self.info, (min_val, max_val), aggregator, do_aggregation, display, return_html, title, options
+        )
+
+    def _repr_html_(self) -> str:
+        return facade.fragment(list(self), self.info)
+
+    def save_html(self, path: str | Path, *, title: str | None = None) -> None:
+        """Write one page with every sequence, which stands alone: no script, nothing to download."""
+        facade.save_html(list(self), self.info, path, title)
+
+    def get_scores_dicts(
+        self, aggregator: Names = None, do_aggregation: bool = True, **options: Any
+    ) -> list[dict[str, dict[tuple[int, str], dict[Any, float]]]]:
+        """Return the scores of every sequence by token."""
+        return [sequence.get_scores_dicts(aggregator, do_aggregation, **options) for sequence in self]
+
+    def save(self, path: str | Path, overwrite: bool = False) -> None:
+        """Write a JSON file, whole or not at all.
+
+        Raises:
+            ArgumentError: if the path exists and ``overwrite`` is not set.
+        """
+        store.save(self, path, overwrite)
+
+    @staticmethod
+    def load(path: str | Path) -> FeatureAttributionOutput:
+        """Read a file written by ``save``. It is read as data: nothing in it is run or imported.
+
+        Raises:
+            FileFormatError: which names the field that is not as it should be.
+        """
+        return store.load(path)
+
+
+def merge_attributions(attributions: list[FeatureAttributionOutput]) -> FeatureAttributionOutput:
+    """Join the outputs of several calls of the same method on the same model.
+
+    Facts that differ between the calls are left out, but texts are joined and times added.
+
+    Raises:
+        ArgumentError: for an empty list, or where method, attributed function or model differ.
+    """
+    if not attributions:
+        raise ArgumentError("Got an empty list; expected at least one output to merge.")
+    for key in SAME_CALL:
+        values = [attribution.info.get(key) for attribution in attributions]
+        if any(value != values[0] for value in values):
+            raise ArgumentError(f"Outputs to merge have different {key}: {values}; merge those of one kind only.")
+    steps = [attribution.step_attributions for attribution in attributions]
+    return FeatureAttributionOutput(
+        [sequence for attribution in attributions for sequence in attribution],
+        [step for kept in steps for step in kept or []] if all(kept is not None for kept in steps) else None,
+        _merged_info([attribution.info for attribution in attributions]),
+    )
+
+
+def _merged_info(infos: list[dict[str, Any]]) -> dict[str, Any]:
+    merged = {key: value for key, value in infos[0].items() if all(_agree(info.get(key), value) for info in infos)}
+    for key in ("input_texts", "generated_texts"):
+        lists = [info[key] for info in infos if isinstance(info.get(key), list)]
+        if len(lists) == len(infos):
+            merged[key] = [text for texts in lists for text in texts]
+    times = [info["exec_time"] for info in infos if isinstance(info.get("exec_time"), (int, float))]
+    return {**merged, "exec_time": sum(times)} if len(times) == len(infos) else merged
+
+
+def _agree(a: Any, b: Any) -> bool:
+    return type(a) is type(b) and _same(a, b)
+
+
+def _found(output: FeatureAttributionSequenceOutput) -> list[Any]:
+    return [value for name, value in vars(output).items() if name != "info"]
+
+
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return a.shape == b.shape and torch.allclose(a.double().cpu(), b.double().cpu(), atol=1e-5, equal_nan=True)
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(_same(a[key], b[key]) for key in a)
+    if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
+        return len(a) == len(b) and all(map(_same, a, b))
+    return bool(a == b) if not isinstance(a, Tensor) and not isinstance(b, Tensor) else False
+
+
+def _expect(name: str, values: Tensor | None, leading: tuple[int, ...], extra: int) -> None:
+    if values is None:
+        return
+    if tuple(values.shape[: len(leading)]) != leading or values.ndim != len(leading) + extra:
+        raise ArgumentError(
+            f"{name} has shape {tuple(values.shape)}; expected {leading} and {extra} further axes: "
+            "one row for each token, one column for each explained token."
+        )

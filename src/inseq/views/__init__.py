@@ -1,0 +1,1 @@
+"""Results made visible: one intermediate form, drawn as HTML or as text."""

@@ -1,0 +1,25 @@
+"""Where a result is shown: a notebook if we are in one, the terminal elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from inseq.views import html, terminal
+from inseq.views.table import Table
+
+
+def show(tables: Sequence[Table], title: str | None = None) -> None:
+    """Show tables where the reader is."""
+    if in_notebook():
+        display = sys.modules["IPython"].display.display
+        display({"text/html": html.fragment(tables, title), "text/plain": "Inseq attribution"}, raw=True)
+    else:
+        terminal.render(tables, title=title)
+
+
+def in_notebook() -> bool:
+    """Whether an IPython kernel runs us. IPython is looked for, never imported."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None and hasattr(ipython, "get_ipython") else None
+    return getattr(shell, "kernel", None) is not None

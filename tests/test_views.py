@@ -1,0 +1,310 @@
+"""HTML and text: right, readable, and inert whatever the model wrote."""
+
+from __future__ import annotations
+
+import io
+import re
+import sys
+from html.parser import HTMLParser
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from results import HOSTILE, NAN, continuation, everywhere, tokens, translation
+from rich.cells import cell_len
+
+from inseq.result.output import FeatureAttributionOutput, FeatureAttributionSequenceOutput
+from inseq.views import html, surface, terminal
+from inseq.views.style import sheet
+from inseq.views.table import Table, table
+from inseq.views.words import visible
+
+
+def plain(output: FeatureAttributionSequenceOutput, width: int = 60) -> str:
+    file = io.StringIO()
+    terminal.render([table(output)], width=width, file=file)
+    return file.getvalue()
+
+
+class Document(HTMLParser):
+    """What a browser would make of a page: its elements with their attributes, and its text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[str] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+    def cells(self) -> list[dict[str, str | None]]:
+        return [attributes for tag, attributes in self.elements if tag == "td"]
+
+
+# ----------------------------------------------------------------------------- HTML
+
+
+def test_cells_have_their_colours_numbers_and_exact_values() -> None:
+    page = html.page([table(translation([[0.123456789, 0.0], [0.8, 0.4], [0.1, 0.1]]))])
+    cells = Document(page).cells()
+    assert [cell["class"] for cell in cells] == ["s5", "s0", "s32", "s16", "s4", "s4"]
+    assert cells[0]["title"] == "0.123457"
+    assert ">0.12<" in page
+    for kind in ("s32", "s0", "d0", "d32"):
+        assert f".inseq .{kind}.{kind}{{" in page
+    signed = Document(html.page([table(translation([[0.4, -0.4], [0.0, 0.2], [0.1, 0.1]], signed=True))]))
+    assert [cell["class"] for cell in signed.cells()][:4] == ["d32", "d0", "d16", "d24"]
+
+
+def test_pieces_of_one_character_are_drawn_as_one() -> None:
+    made = table(translation([[0.1], [0.2], [0.3], [0.4]], ["你", "", "", "好"], [" I"]))
+    spans = [attributes for tag, attributes in Document(html.page([made])).elements if tag == "span"]
+    words = [span for span in spans if (span.get("class") or "").startswith("tok")]
+    assert len(words) == 3
+    assert "pieces" in (words[0]["class"] or "")
+    assert words[0]["title"] == "mean score 0.6, 3 tokens"
+
+
+def test_edited_tokens_are_shown() -> None:
+    out = translation()
+    out.source[0].token = "EDITED"
+    assert "EDITED" in html.page([table(out)])
+    assert "EDITED" in plain(out)
+
+
+def test_the_page_stands_alone_under_a_strict_policy() -> None:
+    page = html.page([table(translation())], "A title")
+    policy = next(a["content"] for tag, a in Document(page).elements if tag == "meta" and "http-equiv" in a)
+    assert policy is not None
+    assert re.fullmatch(r"default-src 'none'; style-src 'sha256-[\w+/]{43}='; base-uri 'none'; form-action 'none'", policy)
+    assert "A title" in page
+    assert not re.search(r"https?:|url\(|@import|<script|<link|<img|\sstyle=", page)
+
+
+def test_the_policy_names_the_style_that_is_there() -> None:
+    import base64
+    import hashlib
+
+    page = html.page([])
+    style = page.split("<style>")[1].split("</style>")[0]
+    assert base64.b64encode(hashlib.sha256(style.encode()).digest()).decode() in page
+
+
+def test_a_fragment_is_one_element_with_a_scoped_style() -> None:
+    found = html.fragment([table(translation()), table(continuation())])
+    assert found.startswith("<div>")
+    assert found.endswith("</div>")
+    assert "<html" not in found
+    selectors = re.findall(r"([^{}]+)\{", sheet())
+    assert all(".inseq" in part for selector in selectors for part in selector.split(","))
+    assert "Text 2 of 2" in found
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_hostile_text_is_inert_in_html(text: str) -> None:
+    hostile, harmless = (everywhere(t).show(display=False, return_html=True, title=t) for t in (text, "harmless"))
+    assert hostile is not None
+    assert harmless is not None
+    hostile.encode("utf-8")
+    found, expected = Document(hostile), Document(harmless)
+    assert [tag for tag, _ in found.elements] == [tag for tag, _ in expected.elements]
+    assert [set(a) for _, a in found.elements] == [set(a) for _, a in expected.elements]
+    assert [a.get("class") for _, a in found.elements] == [a.get("class") for _, a in expected.elements]
+    assert visible(text) in "".join(found.texts)
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\u202a-\u202e]", hostile)
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_hostile_text_is_inert_in_the_terminal(text: str) -> None:
+    file = io.StringIO()
+    tables = [table(s, info=everywhere(text).info) for s in everywhere(text)]
+    terminal.render(tables, width=100, file=file, title=text)
+    shown = file.getvalue()
+    shown.encode("utf-8")
+    assert visible(text) in shown
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\u202a-\u202e]", shown)
+
+
+def made(scores: Any, source: list[str], written: list[str]) -> FeatureAttributionSequenceOutput:
+    return translation(torch.as_tensor(scores).reshape(len(source), len(written)), source, written)
+
+
+ODD = {
+    "no step": (made([], ["我"], []), "No generated token"),
+    "no input": (made([], [], [" I"]), "no scores of input"),
+    "nothing": (made([], [], []), "No generated token"),
+    "one token": (made([0.5], ["我"], [" I"]), ""),
+    "zeros": (made([0.0, 0.0], ["我", "和"], [" I"]), "Every score is zero"),
+    "NaN": (made([NAN, NAN], ["我", "和"], [" I"]), "No score is a finite number"),
+    "infinite": (made([float("inf"), 1.0], ["我", "和"], [" I"]), ""),
+    "huge": (made([3e38, 1.0], ["我", "和"], [" I"]), ""),
+    "tiny": (made([1e-45, 0.0], ["我", "和"], [" I"]), ""),
+    "only special": (made([0.5], ["</s>"], ["</s>"]), ""),
+    "no scores": (
+        FeatureAttributionSequenceOutput(
+            source=[], target=tokens(["a"]), attr_pos_start=0, attr_pos_end=1, step_scores={"p": torch.ones(1)}
+        ),
+        "no scores of input",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+@pytest.mark.parametrize("signed", [False, True])
+def test_odd_results_are_a_view_or_a_sentence(name: str, signed: bool) -> None:
+    output, sentence = ODD[name]
+    output.signed = signed
+    page = html.page([table(output)])
+    assert sentence in page
+    assert sentence in plain(output)
+    assert not re.search(r">(nan|inf|None)<", page)
+    output._repr_html_()
+
+
+def test_no_result_at_all() -> None:
+    assert "no result" in html.page([])
+    assert "no result" in FeatureAttributionOutput([])._repr_html_()
+
+
+def test_a_large_matrix_keeps_its_strongest_rows_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(html, "MAX_CELLS", 4)
+    page = html.page([table(translation([[0.1, 0.1], [0.9, 0.8], [0.7, 0.7]]))])
+    assert "the 2 strongest of 3 input tokens" in page
+    assert len(Document(page).cells()) == 4
+    assert "我" in page
+
+
+# ----------------------------------------------------------------------------- terminal
+
+
+def test_the_text_form_word_for_word() -> None:
+    out = continuation(
+        step_scores={"probability": torch.tensor([0.5, 0.25])},
+        info={"attribution_method": "saliency", "model_name": "demo"},
+    )
+    assert plain(out) == (
+        "               is  blue\n"
+        "The          0.50  0.10\n"
+        "sky          0.50  0.20\n"
+        "is                 0.70\n"
+        "probability  0.50  0.25\n"
+        "\n"
+        "rows: input, columns: output, colours: 0.00 to 0.70\n"
+        "Method: saliency · Model: demo\n"
+        "\n"
+    )
+
+
+def test_wide_characters_are_aligned() -> None:
+    lines = plain(translation()).splitlines()[:4]
+    assert {cell_len(line) for line in lines} == {16}
+
+
+@pytest.mark.parametrize("width", [12, 20, 40, 79])
+def test_columns_are_split_into_blocks_that_fit(width: int) -> None:
+    written = [f" word{i}" for i in range(15)]
+    out = translation(torch.rand(3, 15), written=written, info={"notes": ["many short words in one long line"]})
+    shown = plain(out, width)
+    assert all(cell_len(line) <= width for line in shown.splitlines())
+    assert len(re.findall(r"\d\.\d\d", shown)) >= 45
+    if width >= 20:
+        assert all(word.strip() in shown for word in written)
+
+
+def colours(out: FeatureAttributionSequenceOutput, monkeypatch: pytest.MonkeyPatch, **environment: str) -> str:
+    for name in ("NO_COLOR", "FORCE_COLOR", "TERM", "COLORTERM", "TTY_COMPATIBLE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    file = Terminal()
+    terminal.render([table(out)], width=60, file=file)
+    return file.getvalue()
+
+
+def test_colours_go_to_terminals_that_have_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    coloured = colours(translation(), monkeypatch, TERM="xterm-256color", COLORTERM="truecolor")
+    assert "\x1b[38;2;" in coloured
+    assert "48;2;192;84;16m" in coloured
+    blue = translation([[-0.6, 0.0], [-0.3, -0.8], [-0.1, -0.2]], signed=True)
+    assert "\x1b[38;5;" in colours(blue, monkeypatch, TERM="xterm-256color")
+    for environment in ({"NO_COLOR": "1", "TERM": "xterm-256color"}, {"TERM": "dumb"}):
+        without = colours(translation(), monkeypatch, **environment)
+        assert not re.search(r"\x1b\[[\d;]*[34]8;", without)
+        assert "0.80" in without
+    assert "\x1b" not in plain(translation())
+
+
+def test_a_terminal_without_unicode_gets_question_marks() -> None:
+    raw = io.BytesIO()
+    file = io.TextIOWrapper(raw, encoding="ascii")
+    terminal.render([table(translation())], width=60, file=file)
+    file.flush()
+    assert b"0.80" in raw.getvalue()
+    assert b"?" in raw.getvalue()
+
+
+def test_markup_is_literal() -> None:
+    out = translation(source=["[red]x[/red]", ":smile:", "</s>"])
+    assert "[red]x[/red]" in plain(out)
+    assert ":smile:" in plain(out)
+
+
+# ----------------------------------------------------------------------------- show
+
+
+def test_show_writes_text_outside_notebooks(capsys: pytest.CaptureFixture[str]) -> None:
+    granular = translation(torch.ones(3, 2, 4), axes=("dim",), reduce_by=("vnorm",), normalize=True)
+    assert FeatureAttributionOutput([granular]).show(title="Heading") is None
+    shown = capsys.readouterr().out
+    assert "Heading" in shown
+    assert "0.33" in shown
+    granular.aggregate().show()
+    assert "0.33" in capsys.readouterr().out
+    granular.show(display=False)
+    assert capsys.readouterr().out == ""
+
+
+def test_show_displays_html_in_notebooks(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[dict[str, str]] = []
+    kernel = SimpleNamespace(kernel=object())
+    display = SimpleNamespace(display=lambda bundle, raw: shown.append(bundle))
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: kernel, display=display))  # type: ignore[arg-type]  # fmt: skip
+    assert surface.in_notebook()
+    translation().show()
+    assert "text/html" in shown[0]
+    kernel.kernel = None  # type: ignore[assignment]
+    assert not surface.in_notebook()
+
+
+def test_options_reach_the_view(capsys: pytest.CaptureFixture[str]) -> None:
+    page = translation().show(0.0, 2.0, display=False, return_html=True, rescale=True)
+    assert page is not None
+    assert "colours from 0.00 to 2.00" in page
+    assert ">1.00<" in page
+    assert capsys.readouterr().out == ""
+
+
+def test_pages_are_written(tmp_path: Any) -> None:
+    path = tmp_path / "page.html"
+    FeatureAttributionOutput([translation()]).save_html(path, title="我喜欢")
+    assert "<title>我喜欢</title>" in path.read_text(encoding="utf-8")
+    translation(source=["\ud800", "b", "c"]).save_html(path)
+    assert "⟨U+D800⟩" in path.read_text(encoding="utf-8")
+
+
+def test_tables_are_frozen() -> None:
+    made = table(translation())
+    assert isinstance(made, Table)
+    with pytest.raises(AttributeError):
+        made.title = "x"  # type: ignore[misc]
