@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -70,7 +71,8 @@ def load_model(
         model_kwargs=model_kwargs,
         tokenizer_kwargs=tokenizer_kwargs,
     )
-    return AttributionModel(adapter, check(adapter), entry.name, method_options)
+    name = str(model) if isinstance(model, str | Path) else getattr(adapter.model.config, "_name_or_path", "")
+    return AttributionModel(adapter, check(adapter), entry.name, method_options, name or type(adapter.model).__name__)
 
 
 def list_feature_attribution_methods() -> list[str]:
@@ -111,13 +113,17 @@ class AttributionModel:
     Attributes:
         capabilities: what was found out about the model when it was loaded.
         method: the default attribution method.
+        model_name: what the model was loaded by.
     """
 
-    def __init__(self, adapter: Adapter, capabilities: Capabilities, method: str, method_options: dict[str, Any]) -> None:
+    def __init__(
+        self, adapter: Adapter, capabilities: Capabilities, method: str, method_options: dict[str, Any], model_name: str
+    ) -> None:
         self._adapter = adapter
         self._engine = Engine(adapter)
         self.capabilities = capabilities
         self.method = method
+        self.model_name = model_name
         self._method_options = method_options
 
     @property
@@ -301,7 +307,6 @@ class AttributionModel:
     def _info(
         self, plan: _Plan, jobs: Sequence[_Job], forced: bool, granular: bool, attribute_target: bool, texts: list[str]
     ) -> dict[str, Any]:
-        config = self.model.config
         uses_target = plan.method.facts.get("uses_target", True)
         return {
             "attribution_method": plan.method.name,
@@ -313,7 +318,7 @@ class AttributionModel:
             "constrained_decoding": forced,
             "input_texts": texts,
             "generated_texts": [self.tokenizer.decode(j.target[j.first :], skip_special_tokens=True) for j in jobs],
-            "model_name": getattr(config, "_name_or_path", "") or type(self.model).__name__,
+            "model_name": self.model_name,
             "model_class": type(self.model).__name__,
             "tokenizer_class": type(self.tokenizer).__name__,
             "dtype": str(next(self.model.parameters()).dtype).removeprefix("torch."),

@@ -90,7 +90,11 @@ def demo(
     save: Annotated[Path | None, typer.Option("--save", help="Where to write the page.")] = None,
 ) -> None:
     """Show an attribution of the bundled translation model."""
+    from transformers.utils import logging
+
     import inseq
+
+    logging.disable_progress_bar()
 
     found = inseq.load_model("demo/zh-en", method).attribute(text, step_scores=["probability"])
     _deliver(found, None, save, overwrite=True, hide=False)

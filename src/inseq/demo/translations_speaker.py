@@ -25,8 +25,12 @@ class Speaker:
     # Noun phrases
 
     def person(self) -> Nominal:
-        kinds = (self.pronoun, self.name, self.somebody, self.people)
-        return self.rng.choices(kinds, weights=(9, 5, 4, 2))[0]()
+        kinds = (self.pronoun, self.name, self.somebody, self.people, self.generic)
+        return self.rng.choices(kinds, weights=(9, 5, 4, 2, 2))[0]()
+
+    def generic(self) -> Nominal:
+        """People of a kind: a bare noun, plural in English."""
+        return grammar.noun_phrase(NOTHING, self.noun("person"), plural=True)
 
     def individual(self) -> Nominal:
         return self.rng.choice((self.pronoun, self.name))()

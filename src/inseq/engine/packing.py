@@ -67,8 +67,8 @@ class Budget:
     overhead: int = 64
 
     def halved(self) -> Budget:
-        halves = (max(1, size // 2) for size in (self.tokens, self.logits, self.cotangents))
-        return Budget(*halves, overhead=self.overhead)
+        tokens, logits, cotangents = (max(1, size // 2) for size in (self.tokens, self.logits, self.cotangents))
+        return Budget(tokens, logits, cotangents, self.overhead)
 
 
 def default_budget(device: torch.device, weights: int) -> Budget:

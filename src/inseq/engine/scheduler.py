@@ -121,7 +121,6 @@ class Engine:
         for kind in dict.fromkeys(type(r) for r in requests):
             jobs = [job for r in requests if type(r) is kind for job in jobs_of(r, self.adapter.causal, self.budget.overhead)]
             run.bar.total += sum(job.rows * len(job.steps) for job in jobs)
-            run.bar.refresh()
             jobs.sort(key=lambda job: job.width)
             self._run_jobs(jobs, answers, run)
         return {key: answer.value() for key, answer in answers.items()}

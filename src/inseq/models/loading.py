@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -59,7 +60,9 @@ def _load_model(name: str, device: Any, dtype: Any, kwargs: dict[str, Any]) -> n
     kwargs = _with_quantisation(kwargs)
     if dtype is not None:
         kwargs["dtype"] = dtype
-    trusted = {k: kwargs[k] for k in ("trust_remote_code", "revision", "token", "cache_dir", "subfolder") if k in kwargs}
+    trusted = {
+        k: kwargs[k] for k in ("trust_remote_code", "revision", "token", "cache_dir", "subfolder", "gguf_file") if k in kwargs
+    }
     config = kwargs.get("config") or AutoConfig.from_pretrained(name, **trusted)
     auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     try:
@@ -104,7 +107,9 @@ def _load_tokenizer(model: Any, tokenizer: Any, name: str | Path | None, kwargs:
             "pass tokenizer=, an object, a name or a directory."
         )
     try:
-        return AutoTokenizer.from_pretrained(str(origin), **kwargs)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Recommended: pip install sacremoses")
+            return AutoTokenizer.from_pretrained(str(origin), **kwargs)
     except (OSError, ValueError) as error:
         raise ArgumentError(
             f"No tokenizer could be loaded from {str(origin)!r}: pass tokenizer=, an object, a name or a directory. "
