@@ -1,6 +1,6 @@
 """Make the README's picture: an attribution of the bundled translation model, as a browser shows it.
 
-    .venv/bin/python docs/images/make.py
+.venv/bin/python docs/images/make.py
 """
 
 import subprocess

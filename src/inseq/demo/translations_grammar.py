@@ -130,13 +130,14 @@ def determined(determiner: Determiner, classifier: str) -> Phrase:
 
 def possessed(owner: Phrase) -> Phrase:
     de = Word("的")
-    return Phrase((*owner.zh, de), (*owner.en[:-1], *hinted(owner.en[-1:], de)))
+    *others, last = owner.en
+    return Phrase((*owner.zh, de), (*others, replace(last, sure=(*last.sure, de))))
 
 
 def own_of(subject: Nominal) -> Phrase:
-    """自己的: the English possessive depends on the subject of the clause."""
+    """自己的: the subject of the clause decides which possessive it is in English."""
     self_, de = Word("自己"), Word("的")
-    en = say(subject.own, sure=subject.heads, possible=[self_, de]) + say("own", sure=[self_], possible=[de])
+    en = say(subject.own, sure=[*subject.heads, self_], possible=[de]) + say("own", sure=[self_], possible=[de])
     return Phrase((self_, de), en)
 
 
@@ -274,7 +275,8 @@ class _Verbs:
         said: tuple[English, ...] = ()
         for i, (verb, word) in enumerate(zip(self.verbs, self.zh, strict=True)):
             text = verb.forms.split()[BASE if i else form]
-            said += hinted(say(text, sure=[word]), *(() if i else cues)) + say(verb.particle, sure=[word])
+            particle = "possible" if len(self.verbs) > i + 1 else "sure"
+            said += hinted(say(text, sure=[word]), *(() if i else cues)) + say(verb.particle, **{particle: [word]})
         return said
 
 

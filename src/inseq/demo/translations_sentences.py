@@ -43,18 +43,19 @@ def joined(*parts: Phrase | str) -> Phrase:
 
 
 def ended(speaker: Speaker, phrase: Phrase, exclaimed: float = 0.04) -> Phrase:
-    """A statement; Chinese may leave the full stop out."""
+    """A statement. Chinese may leave the full stop out and English never does, so that it is not a translation."""
     if speaker.maybe(0.18):
         return phrase + Phrase((), say("."))
-    zh, en = ("！", "!") if speaker.maybe(exclaimed) else ("。", ".")
-    return phrase + lexical(zh, en)
+    if speaker.maybe(exclaimed):
+        return phrase + lexical("！", "!")
+    stop = Word("。")
+    return phrase + Phrase((stop,), say(".", possible=[stop]))
 
 
 def asked(speaker: Speaker, zh: tuple[Word, ...], en: tuple[English, ...], *cues: Word) -> Phrase:
-    if speaker.maybe(0.1):
-        return Phrase(zh, (*en, *say("?", possible=cues)))
-    question = Phrase(zh, en) + lexical("？", "?")
-    return Phrase(question.zh, question.en[:-1] + hinted(question.en[-1:], *cues))
+    """The question mark, which Chinese may leave out, is decided by the particle or the question word as well."""
+    mark = () if speaker.maybe(0.1) else (Word("？"),)
+    return Phrase((*zh, *mark), (*en, *say("?", sure=[*mark, *cues])))
 
 
 @kind_of_sentence(24)
@@ -252,7 +253,7 @@ def because(speaker: Speaker) -> Phrase:
     because_, so = Word("因為"), Word("所以")
     if speaker.maybe(0.7):
         zh = (because_, *cause.zh, Word("，"), so, *effect.zh)
-        en = effect.statement + say("because", sure=[because_], possible=[so]) + cause.statement
+        en = effect.statement + say("because", sure=[because_, so]) + cause.statement
     else:
         zh = (*effect.zh, Word("，"), because_, *cause.zh)
         en = effect.statement + say("because", sure=[because_]) + cause.statement
@@ -334,7 +335,8 @@ def existence(speaker: Speaker) -> Phrase:
 
 def existence_of(speaker: Speaker, spot: Phrase, verb: str, nominal: Nominal) -> Phrase:
     you = Word(verb)
-    en = say("there", sure=[you]) + say("are" if nominal.plural else "is", sure=[you], possible=nominal.heads)
+    be = "are" if nominal.plural else "is"
+    en = say("there", sure=[you], possible=spot.zh) + say(be, sure=[you], possible=nominal.heads)
     no = say("no" if verb == "沒有" else "", sure=[you])
     return ended(speaker, Phrase((*spot.zh, you, *nominal.object.zh), en + no + nominal.object.en + spot.en))
 
