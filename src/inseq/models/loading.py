@@ -106,15 +106,18 @@ def _load_tokenizer(model: Any, tokenizer: Any, name: str | Path | None, kwargs:
             f"This {type(model).__name__} does not say where it came from, so its tokenizer cannot be found: "
             "pass tokenizer=, an object, a name or a directory."
         )
+    reason = "it knows no ordinary token"
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Recommended: pip install sacremoses")
-            return AutoTokenizer.from_pretrained(str(origin), **kwargs)
-    except (OSError, ValueError) as error:
-        raise ArgumentError(
-            f"No tokenizer could be loaded from {str(origin)!r}: pass tokenizer=, an object, a name or a directory. "
-            f"({type(error).__name__}: {error})"
-        ) from error
+            found = AutoTokenizer.from_pretrained(str(origin), **kwargs)
+        if set(found.get_vocab().values()) - set(found.all_special_ids):
+            return found
+    except (OSError, ValueError, TypeError) as error:
+        reason = f"{type(error).__name__}: {error}"
+    raise ArgumentError(
+        f"No tokenizer could be loaded from {str(origin)!r}: pass tokenizer=, an object, a name or a directory. ({reason})"
+    )
 
 
 def _adapter(model: Any, tokenizer: Any) -> Adapter:
