@@ -6,6 +6,7 @@ at a time. Nothing is cached, batched, hooked or replaced.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -260,3 +261,71 @@ def _log_distribution(z: Tensor) -> Tensor:
 def _distribution(z: Tensor) -> Tensor:
     odds = (z - z.max().detach()).exp()
     return odds / odds.sum()
+
+
+def value(case: Case, x: Tensor, replacement: Tensor, kept: Tensor, t: int, fn: StepFunction) -> Tensor:
+    """f_t where the features that are not kept are replaced; `kept` is [feature], further features stay."""
+    rows = x.clone()
+    for i in range(len(kept)):
+        if not kept[i]:
+            rows[i] = replacement[i]
+    with torch.no_grad():
+        return score(case, rows, t, fn)
+
+
+def lime(
+    case: Case, fn: StepFunction, replacement: Tensor, kept: Tensor, width: float, ridge: float, *, only_source: bool = False
+) -> Tensor:
+    """[feature, step]: weights of a linear model of f_t in the binary features (Ribeiro et al. 2016).
+
+    `kept` is [sample, feature]. Least squares of the weighted samples, with rows sqrt(ridge) I for the penalty, which
+    leaves the intercept free.
+    """
+    x, n = embeddings(case), _n_varied(case, only_source)
+    found = torch.zeros(n, len(case.positions), dtype=x.dtype)
+    for step, t in enumerate(case.positions):
+        seen = min(n, case.seen(t))
+        z = kept[:, :seen].double()
+        y = torch.stack([value(case, x, replacement, row[:seen], t, fn) for row in kept]).double()
+        cosine = z.sum(1) / (z.norm(dim=1).clamp_min(1e-300) * seen**0.5)
+        root = (-(((1 - cosine) / width) ** 2)).exp().sqrt()[:, None]
+        design = torch.cat([root * z, root], 1)
+        penalty = torch.cat([ridge**0.5 * torch.eye(seen), torch.zeros(seen, 1)], 1).double()
+        target = torch.cat([root[:, 0] * y, torch.zeros(seen).double()])
+        found[:seen, step] = torch.linalg.lstsq(torch.cat([design, penalty]), target[:, None]).solution[:seen, 0].to(x.dtype)
+    return found
+
+
+def shapley_sampling(
+    case: Case, fn: StepFunction, replacement: Tensor, orders: Tensor, *, only_source: bool = False
+) -> Tensor:
+    """[feature, step]: the mean gain of f_t when a feature joins those before it (Castro et al. 2009)."""
+    x, n = embeddings(case), _n_varied(case, only_source)
+    found = torch.zeros(n, len(case.positions), dtype=x.dtype)
+    for step, t in enumerate(case.positions):
+        for order in orders.tolist():
+            kept = torch.zeros(n, dtype=torch.bool)
+            before = value(case, x, replacement, kept, t, fn)
+            for i in (i for i in order if i < case.seen(t)):
+                kept[i] = True
+                after = value(case, x, replacement, kept, t, fn)
+                found[i, step] += (after - before) / len(orders)
+                before = after
+    return found
+
+
+def shapley_values(case: Case, fn: StepFunction, replacement: Tensor) -> Tensor:
+    """[feature, step]: the sum over all sets of other features, each by its share of all orders (Shapley 1953)."""
+    x, n = embeddings(case), case.n_features
+    found = torch.zeros(n, len(case.positions), dtype=x.dtype)
+    for step, t in enumerate(case.positions):
+        seen = case.seen(t)
+        sets = [torch.tensor([bool(code >> i & 1) for i in range(seen)]) for code in range(2**seen)]
+        values = [value(case, x, replacement, kept, t, fn) for kept in sets]
+        for i in range(seen):
+            for code, kept in enumerate(sets):
+                if not kept[i]:
+                    size = int(kept.sum())
+                    share = math.factorial(size) * math.factorial(seen - size - 1) / math.factorial(seen)
+                    found[i, step] += share * (values[code | 1 << i] - values[code])
+    return found

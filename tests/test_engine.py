@@ -12,7 +12,7 @@ import torch
 import zoo
 from harness import relative
 from reference import Case
-from test_properties import METHODS, TOLERANCE
+from test_properties import METHODS, N_ORDERS, N_SAMPLES, TOLERANCE
 from transformers import LlamaForCausalLM
 
 from inseq.engine.packing import Budget, block_size
@@ -23,7 +23,7 @@ from inseq.models.adapter import DecoderOnly
 from inseq.models.check import check
 from inseq.text.encode import Encoder
 
-FORWARDS = {"saliency": 1, "input_x_gradient": 1, "attention": 1, "integrated_gradients": 2, "occlusion": 1}
+FORWARDS = dict.fromkeys(METHODS, 1) | {"integrated_gradients": 2}
 
 
 @pytest.mark.parametrize("name", ["gpt2", "marian"])
@@ -31,8 +31,9 @@ FORWARDS = {"saliency": 1, "input_x_gradient": 1, "attention": 1, "integrated_gr
 def test_forwards_of_three_unequal_examples(name: str, method: str) -> None:
     """Everything expensive happens once: for all texts, steps and step scores together."""
     made, _ = harness.adapter(name)
+    ample = Budget(tokens=2**13, logits=2**25, cotangents=2**19, overhead=2**12)
     for recorded in ([], ["probability", "entropy"]):
-        _, engine = harness.run(made, harness.cases(name), method, recorded=recorded, **METHODS[method].options)
+        _, engine = harness.run(made, harness.cases(name), method, recorded=recorded, budget=ample, **METHODS[method].options)
         assert engine.counters.forwards == FORWARDS[method]
 
 
@@ -42,6 +43,8 @@ def test_rows_and_products_are_formulas_of_the_lengths() -> None:
     n_steps = len(case.positions)
     rows = {"saliency": 1, "input_x_gradient": 1, "attention": 1, "integrated_gradients": 6 + 2}
     rows["occlusion"] = case.n_features + 1
+    rows["lime"] = N_SAMPLES
+    rows["shapley_sampling"] = 2 + 2 * N_ORDERS * (case.n_features - 1)
     for method, row in METHODS.items():
         _, engine = harness.run(made, [case], method, recorded=["probability"], **row.options)
         assert engine.counters.rows == rows[method]

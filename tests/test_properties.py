@@ -18,6 +18,7 @@ from torch import Tensor
 
 from inseq.engine.packing import Budget
 from inseq.methods import method as methods
+from inseq.methods import perturbation
 
 N_STEPS = 6
 TOLERANCE = 2e-5
@@ -74,11 +75,28 @@ METHODS: dict[str, Row] = {
     "occlusion": Row(lambda case, fn, **kwargs: ref.occlusion(case, fn, unknown(case), **kwargs), {}),
     "attention": Row(slow_attention, {}, targets=("probability",)),
 }
+N_SAMPLES, N_ORDERS = 12, 2
+
+
+def slow_lime(case: Case, fn: ref.StepFunction, *, only_source: bool = False) -> Tensor:
+    n = case.n_source if only_source else case.n_features
+    kept = perturbation.draw_kept(N_SAMPLES, n, seed=3)
+    return ref.lime(case, fn, unknown(case), kept, width=0.25, ridge=1.0, only_source=only_source)
+
+
+def slow_shapley(case: Case, fn: ref.StepFunction, *, only_source: bool = False) -> Tensor:
+    n = case.n_source if only_source else case.n_features
+    orders = perturbation.draw_orders(N_ORDERS, n, seed=3)
+    return ref.shapley_sampling(case, fn, unknown(case), orders, only_source=only_source)
+
+
+METHODS["lime"] = Row(slow_lime, {"n_samples": N_SAMPLES, "seed": 3})
+METHODS["shapley_sampling"] = Row(slow_shapley, {"n_permutations": N_ORDERS, "seed": 3})
 DETERMINED = [m for m in METHODS if m != "attention"]
 
 
 def test_every_method_has_a_row() -> None:
-    assert set(METHODS) == set(methods)
+    assert set(METHODS) == set(methods) - {"dummy"}
 
 
 @pytest.mark.parametrize(("name", "attention"), ENTRIES)
@@ -208,3 +226,58 @@ def test_integrated_gradients_are_complete(name: str, attention: str) -> None:
         missing = found.scores.sum((0, 2)) - torch.tensor(change)
         torch.testing.assert_close(found.diagnostics["delta"], missing, atol=1e-4, rtol=1e-3)
     assert fine.diagnostics["delta"].abs().max() < max(2e-2, 0.2 * float(coarse.diagnostics["delta"].abs().max()))
+
+
+@pytest.fixture
+def short() -> Case:
+    """Five features: few enough to enumerate their sets."""
+    return Case(zoo.build("gpt2"), None, zoo.random_ids(6, seed=4), 4)
+
+
+def test_shapley_values_are_efficient_and_converge_to_those_by_enumeration(short: Case) -> None:
+    made, _ = harness.adapter("gpt2")
+    exact = ref.shapley_values(short, ref.logit, unknown(short))
+    errors = []
+    for n in (1, 8, 64):
+        ((found, _),), _ = harness.run(made, [short], "shapley_sampling", "logit", n_permutations=n)
+        torch.testing.assert_close(found.scores.sum(0), exact.sum(0), atol=1e-5, rtol=1e-4)
+        errors.append(float((found.scores - exact).abs().max()))
+    assert errors[2] < 0.25 * errors[0]
+    assert errors[2] < 4 * float(found.diagnostics["standard_error"].max())
+
+
+def test_equal_tokens_have_equal_shapley_values() -> None:
+    """Symmetry: where the model cannot tell two tokens apart, here because both are already the baseline."""
+    made, _ = harness.adapter("gpt2")
+    case = Case(zoo.build("gpt2"), None, torch.tensor([zoo.UNK, 7, zoo.UNK, 9]), 3)
+    ((found, _),), _ = harness.run(made, [case], "shapley_sampling", "logit")
+    assert found.scores[0, 0] == found.scores[2, 0] == 0
+
+
+def test_lime_recovers_a_linear_target_and_says_how_well() -> None:
+    z = perturbation.draw_kept(200, 6, seed=1).double()
+    true = torch.tensor([3.0, -2.0, 0.5, 0.0, 1.0, 4.0]).double()
+    weights = torch.rand(200, generator=torch.Generator().manual_seed(0)).double()
+    got, fit = perturbation.weighted_ridge(z, z @ true + 7, weights, ridge=1e-9)
+    torch.testing.assert_close(got, true)
+    assert fit > 0.999999
+    noise = torch.randn(200, generator=torch.Generator().manual_seed(1)).double()
+    assert perturbation.weighted_ridge(z, noise, weights, ridge=1e-9)[1] < 0.2
+
+
+@pytest.mark.parametrize("method", ["lime", "shapley_sampling"])
+def test_the_seed_decides_the_draws(method: str, short: Case) -> None:
+    made, _ = harness.adapter("gpt2")
+    one, same, other = (harness.run(made, [short], method, seed=s)[0][0][0].scores for s in (1, 1, 2))
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+
+
+def test_dummy_records_step_scores_alone() -> None:
+    made, _ = harness.adapter("gpt2")
+    chosen = harness.cases("gpt2")
+    found, engine = harness.run(made, chosen, "dummy", recorded=["entropy"])
+    assert engine.counters.forwards == 1
+    for case, (attribution, scores) in zip(chosen, found, strict=True):
+        assert attribution.scores is None
+        assert relative(scores["entropy"], ref.step_scores(case, ref.entropy)) < TOLERANCE

@@ -34,15 +34,14 @@ def sequence_output(
         info: what was done.
     """
     source, target = tokens
-    scores = found.scores.masked_fill(~_like(x.seen, found.scores), torch.nan)
+    by_side = _by_side(x, found.scores)
     reduce_by = tuple(facts["reduce_by"]) if x.granular else ()
     folded = not x.granular and "vnorm" in facts["reduce_by"]
-    decoder = _with_last_row(scores[x.n_source :]) if not len(x.context) else None
     return FeatureAttributionSequenceOutput(
         source=[token.copy() for token in source],
         target=[token.copy() for token in target],
-        source_attributions=scores[: x.n_source] if x.n_source else None,
-        target_attributions=decoder,
+        source_attributions=by_side[0],
+        target_attributions=by_side[1],
         step_scores=step_scores,
         sequence_scores=dict(found.sequence_scores),
         attr_pos_start=window[0],
@@ -54,6 +53,15 @@ def sequence_output(
         diagnostics=dict(found.diagnostics),
         info=info,
     )
+
+
+def _by_side(x: Example, found: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+    """Scores of the encoder's and of the decoder's tokens; what a step has not read is no number."""
+    if found is None:
+        return None, None
+    scores = found.masked_fill(~_like(x.seen, found), torch.nan)
+    source = scores[: x.n_source] if x.n_source else None
+    return source, None if len(x.context) else _with_last_row(scores[x.n_source :])
 
 
 def _like(seen: Tensor, scores: Tensor) -> Tensor:

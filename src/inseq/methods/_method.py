@@ -26,11 +26,11 @@ class Attribution:
     """What a method found.
 
     Attributes:
-        scores: Float["feature step *extra"].
+        scores: Float["feature step *extra"], or None where nothing was attributed.
         diagnostics: how far to believe it, per step: Float["step"] by name.
         sequence_scores: further matrices, by name, such as the encoder's own attention.
     """
 
-    scores: Float[Tensor, "feature step *extra"]
+    scores: Float[Tensor, "feature step *extra"] | None
     diagnostics: dict[str, Float[Tensor, " step"]] = field(default_factory=dict)
     sequence_scores: dict[str, Tensor] = field(default_factory=dict)

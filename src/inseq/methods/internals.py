@@ -11,6 +11,12 @@ from inseq.methods._method import Attribution, method
 from inseq.text.example import Example
 
 
+@method("dummy", paper="", signed=False, axes=(), reduce_by=(), normalize=False, uses_target=False)
+async def dummy(x: Example) -> Attribution:
+    """Attribute nothing: for step scores alone."""
+    return Attribution(None)
+
+
 @method(
     "attention",
     paper="bahdanau2015neural",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from inseq.engine.requests import Prediction
+from inseq.errors import ArgumentError
 from inseq.targets._step_function import step_function
 
 
@@ -39,3 +41,25 @@ def crossentropy(p: Prediction) -> Float[Tensor, " n"]:
 def perplexity(p: Prediction) -> Float[Tensor, " n"]:
     """``e`` to the surprisal in nats, which is one over the probability."""
     return crossentropy(p).exp()
+
+
+@step_function("rank", merge="max")
+def rank(p: Prediction) -> Float[Tensor, " n"]:
+    """How many tokens the model prefers to the written one, plus one: 1 is the model's first choice. It has no gradient."""
+    return (p.logits > logit(p)[:, None]).sum(-1).to(p.logits.dtype) + 1
+
+
+@step_function("margin", merge="min")
+def margin(p: Prediction) -> Float[Tensor, " n"]:
+    """By how much the written token's logit exceeds the best other one; below zero where the model prefers another."""
+    others = p.logits.scatter(-1, p.ids[:, None], -torch.inf)
+    return logit(p) - others.amax(-1)
+
+
+@step_function("top_p_size", merge="max")
+def top_p_size(p: Prediction, *, top_p: float = 0.9) -> Float[Tensor, " n"]:
+    """How many of the most probable tokens it takes to reach the probability ``top_p``. It has no gradient."""
+    if not 0 < top_p <= 1:
+        raise ArgumentError(f"top_p={top_p} must be above 0 and at most 1.")
+    reached = p.logits.softmax(-1).sort(descending=True).values.cumsum(-1)
+    return ((reached < top_p).sum(-1) + 1).clamp_max(p.logits.shape[-1]).to(p.logits.dtype)
