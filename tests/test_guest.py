@@ -32,6 +32,7 @@ def snapshot(model: Any, tokenizer: Any) -> dict[str, Any]:
         "gradients": [k for k, v in model.named_parameters() if v.grad is not None],
         "training": {k: m.training for k, m in model.named_modules()},
         "hooks": {k: [list(getattr(m, h)) for h in HOOKS] for k, m in model.named_modules()},
+        "modules": {k: id(m) for k, m in model.named_modules()},
         "own forward": [k for k, m in model.named_modules() if "forward" in vars(m)],
         "configs": {k: _fields(m.config) for k, m in model.named_modules() if hasattr(m, "config")},
         "generation": copy.deepcopy(vars(model.generation_config)),

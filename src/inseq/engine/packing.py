@@ -71,16 +71,17 @@ class Budget:
         return Budget(tokens, logits, cotangents, self.overhead)
 
 
-def default_budget(device: torch.device, weights: int) -> Budget:
+def default_budget(device: torch.device, weights: int, dim: int) -> Budget:
     """Small batches fit a CPU's cache; accelerators want large ones.
 
     Args:
         device: where the model is.
         weights: how many weights each token is multiplied with.
+        dim: how wide the model is.
     """
     overhead = OVERHEAD.get(device.type, ACCELERATOR_OVERHEAD) // max(1, weights)
     if device.type == "cpu":
-        return Budget(tokens=2048, logits=2**25, cotangents=2**19, overhead=overhead)
+        return Budget(tokens=max(512, 2**20 // dim), logits=2**25, cotangents=2**19, overhead=overhead)
     return Budget(tokens=2**15, logits=2**28, cotangents=2**27, overhead=overhead)
 
 

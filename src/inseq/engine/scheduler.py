@@ -17,7 +17,7 @@ from inseq.engine.gradients import body_gradients, head_cotangents
 from inseq.engine.packing import Budget, Job, Packed, batches, default_budget, jobs_of, pack
 from inseq.engine.requests import Capture, Gradient, Prediction, Request, Score, StepFunction
 from inseq.models.adapter import Adapter, Inputs, Reading, Site
-from inseq.models.edits import guest, is_out_of_memory
+from inseq.models.edits import fused_activations, guest, is_out_of_memory
 from inseq.text.example import Example
 
 PROGRESS_DELAY = 0.5
@@ -56,7 +56,7 @@ class Engine:
 
     def __init__(self, adapter: Adapter, budget: Budget | None = None) -> None:
         self.adapter = adapter
-        self.budget = budget or default_budget(adapter.device, adapter.n_weights)
+        self.budget = budget or default_budget(adapter.device, adapter.n_weights, adapter.axis_size("dim"))
         self.counters = Counters()
         self._batched: bool | None = None
 
@@ -81,7 +81,8 @@ class Engine:
         """
         functions = step_functions or {}
         shown = {"disable": not progress, "delay": PROGRESS_DELAY, "unit": "step", "leave": False}
-        with guest(self.adapter.model), tqdm(total=0, **shown) as bar:
+        model = self.adapter.model
+        with guest(model), fused_activations(model), tqdm(total=0, **shown) as bar:
             run = Run(target, functions, bar, {id(x): _unrecorded(x, functions) for x, _ in plans})
             try:
                 results = self._drive([plan for _, plan in plans], run)
@@ -211,8 +212,8 @@ class Engine:
         cotangents = head_cotangents(reading, scores, packed.real.to(scores.device))
         sums = [GradientAnswer.empty(job) for job, _ in packed.jobs]
         per_product = inputs.decoder.numel() + (0 if inputs.source is None else inputs.source.numel())
-        chunk = max(1, self.budget.cotangents // per_product)
-        batched = self._can_batch(reading, cotangents, inputs.at, leaves)
+        chunk = max(1, min(self.budget.cotangents // per_product, inputs.at.shape[1]))
+        batched = chunk > 1 and self._can_batch(reading, cotangents, inputs.at, leaves)
         for steps, grads in body_gradients(reading.hidden, cotangents, inputs.at, leaves, chunk, batched):
             self.counters.vjps += len(steps)
             for (job, rows), total in zip(packed.jobs, sums, strict=True):
