@@ -23,7 +23,7 @@ SHAPES = {
     "6x384": {"n_layer": 6, "n_embd": 384, "n_head": 6},
     "gpt2-small": {"n_layer": 12, "n_embd": 768, "n_head": 12},
 }
-METHODS: dict[str, dict[str, Any]] = {"saliency": {}, "integrated_gradients": {"n_steps": 50}}
+METHODS = ("saliency", "integrated_gradients")
 SAMPLED = {"integrated_gradients"}
 SLOW = 20.0
 """CPU seconds of the slower side beyond which a case runs once."""
@@ -47,12 +47,26 @@ class Case:
     method: str
     prompt: int
     generated: int
+    nodes: int
+    peer_batch: int | None
+
+    def options(self, side: Side, nodes: int | None = None) -> dict[str, Any]:
+        """What one side's `attribute` gets for the method."""
+        if self.method != "integrated_gradients":
+            return {}
+        batch = {"internal_batch_size": self.peer_batch} if side.peer and self.peer_batch else {}
+        return {"n_steps": nodes or self.nodes, **batch}
+
+    def order(self, side: Side, start: int, end: int, nodes: int | None = None) -> dict[str, Any]:
+        """An order to explain the generated tokens from `start` to `end`."""
+        return {"method": self.method, "options": self.options(side, nodes), "window": [start, end]}
 
 
 class Side:
     """One environment at work."""
 
-    def __init__(self, python: str) -> None:
+    def __init__(self, python: str, peer: bool) -> None:
+        self.peer = peer
         environment = {**os.environ, **ENVIRONMENT}
         command = [python, str(HERE / "worker.py")]
         self.process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -70,9 +84,9 @@ class Side:
 
 
 @contextmanager
-def started(python: str) -> Iterator[Side]:
+def started(python: str, peer: bool = False) -> Iterator[Side]:
     """A side that is ended on the way out."""
-    side = Side(python)
+    side = Side(python, peer)
     try:
         yield side
     finally:
@@ -85,13 +99,13 @@ def started(python: str) -> Iterator[Side]:
 
 def whole(side: Side, case: Case) -> Run:
     """Explain every generated token in one call."""
-    return side.ask("attribute", method=case.method, options=METHODS[case.method], window=[0, case.generated])
+    return side.ask("attribute", **case.order(side, 0, case.generated))
 
 
 def sampled(side: Side, case: Case) -> Run:
     """Explain the first, the middle and the last steps, each by itself, and estimate the cost of all."""
     at = sample(case.generated)
-    runs = [side.ask("attribute", method=case.method, options=METHODS[case.method], window=[step, step + 1]) for step in at]
+    runs = [side.ask("attribute", **case.order(side, step, step + 1)) for step in at]
     costs = {kind: integrate(at, [run[kind] for run in runs], case.generated) for kind in ("cpu", "wall")}
     counts = {kind: round(integrate(at, [run[kind] for run in runs], case.generated)) for kind in ("forwards", "tokens")}
     memory = {"idle": runs[0]["idle"], "peak": max(run["peak"] for run in runs)}
@@ -119,7 +133,7 @@ def integrate(at: Sequence[int], values: Sequence[float], n: int) -> float:
 def compare(case: Case, ours: Side, theirs: Side, repeats: int, peer: Callable[[Side, Case], Run]) -> dict[str, Any]:
     """Run both sides in turn, and put what was found side by side."""
     for side in (ours, theirs):
-        side.ask("attribute", method=case.method, options={**METHODS[case.method]}, window=[0, 1])
+        side.ask("attribute", **case.order(side, 0, 1, nodes=2))
     pairs: list[tuple[Run, Run]] = []
     while len(pairs) < repeats and not (pairs and max(run["cpu"] for run in pairs[0]) > SLOW):
         pairs.append((whole(ours, case), peer(theirs, case)))
@@ -179,7 +193,7 @@ def row(found: dict[str, Any]) -> str:
 def cases(arguments: argparse.Namespace) -> list[Case]:
     """Every chosen method on every chosen shape, the cheap ones first."""
     return [
-        Case(shape, method, arguments.prompt, arguments.generated)
+        Case(shape, method, arguments.prompt, arguments.generated, arguments.nodes, arguments.peer_batch or None)
         for method in arguments.methods
         for shape in arguments.shapes
     ]
@@ -188,7 +202,10 @@ def cases(arguments: argparse.Namespace) -> list[Case]:
 def both(arguments: argparse.Namespace, case: Case, known: dict[str, Any]) -> dict[str, Any]:
     """Start a fresh pair of workers, see that they hold the same model, and compare them on one case."""
     with ExitStack() as stack:
-        ours, theirs = (stack.enter_context(started(python)) for python in (arguments.ours, arguments.theirs))
+        ours, theirs = (
+            stack.enter_context(started(arguments.ours)),
+            stack.enter_context(started(arguments.theirs, peer=True)),
+        )
         shape = {**SHAPES[case.shape], "attn_implementation": arguments.attention}
         builds = [side.ask("build", shape=shape, prompt=case.prompt, generated=case.generated) for side in (ours, theirs)]
         if builds[0]["weights"] != builds[1]["weights"]:
@@ -224,6 +241,10 @@ def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
     parser.add_argument("--prompt", type=int, default=128, help="prompt tokens (N)")
     parser.add_argument("--generated", type=int, default=64, help="generated tokens (T), all explained")
+    parser.add_argument("--nodes", type=int, default=50, help="nodes of integrated gradients")
+    parser.add_argument(
+        "--peer-batch", type=int, default=10, help="nodes Inseq runs at once; 0 for its own default, all: slower and larger"
+    )
     parser.add_argument("--repeats", type=int, default=5, help=f"runs a side; one where a run takes over {SLOW:.0f} s")
     parser.add_argument("--attention", choices=("sdpa", "eager"), default="sdpa", help="what both models are built with")
     parser.add_argument("--full", action="store_true", help="run the peer's integrated gradients whole (hours)")

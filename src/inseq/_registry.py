@@ -69,7 +69,7 @@ class Registry(Generic[F]):
         Raises:
             UnknownNameError: with the nearest known names.
         """
-        if name in self:
+        if isinstance(name, str) and name in self:
             return self._entries[name]
         known = ", ".join(self)
         raise UnknownNameError(f"Unknown {self.kind} {name!r}.{near(name, self)} Known: {known}.")

@@ -195,8 +195,13 @@ class AttributionModel:
         started = time.perf_counter()
         plan = self._plan(method, attributed_fn, step_scores, options)
         texts = checked_texts(input_texts, "input_texts")
+        if generation_args is not None and not isinstance(generation_args, Mapping):
+            raise ArgumentError(f"generation_args must be a mapping, got {type(generation_args).__name__}.")
         if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
             raise ArgumentError(f"batch_size={batch_size!r} must be a whole number of at least 1, or None for all at once.")
+        for name, value in (("attr_pos_start", attr_pos_start), ("attr_pos_end", attr_pos_end)):
+            if value is not None and not isinstance(value, int):
+                raise ArgumentError(f"{name} must be a whole number, got {type(value).__name__} ({value!r}).")
         ids = self._ids(texts, generated_texts, dict(generation_args or {}), batch_size)
         jobs = [_Job(*each, _window(each[1], each[2], attr_pos_start, attr_pos_end)) for each in ids]
         kept = self._is_granular(jobs, plan, attribute_target) if granular is None else granular
@@ -236,6 +241,8 @@ class AttributionModel:
                 "attn_implementation='eager', or use 'saliency', which needs none."
             )
         target = _named_step_function(target or DEFAULT_TARGET)
+        if not isinstance(scores, str | list | tuple):
+            raise ArgumentError(f"step_scores must be a list of step functions' names, got {type(scores).__name__}.")
         recorded = [step_functions[s] for s in ([scores] if isinstance(scores, str) else scores)]
         own = self._method_options if entry.name == self.method else {}
         takers = {entry.name: entry.options, f"target {target.name}": target.options}

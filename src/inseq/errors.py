@@ -33,7 +33,7 @@ class FileFormatError(InseqError, ValueError):
     """A file is not a result of ours, or it is damaged."""
 
 
-def near(name: str, known: Iterable[str]) -> str:
+def near(name: object, known: Iterable[str]) -> str:
     """Return ``" Did you mean ...?"`` for the closest known names, or nothing."""
-    matches = get_close_matches(name, list(known), n=3)
+    matches = get_close_matches(str(name), list(known), n=3)
     return f" Did you mean {' or '.join(repr(m) for m in matches)}?" if matches else ""
