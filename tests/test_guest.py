@@ -6,6 +6,7 @@ import copy
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -153,3 +154,26 @@ def test_an_engine_survives_an_error(pair: tuple[Any, Any], monkeypatch: pytest.
         with pytest.raises(RuntimeError, match="broken"):
             loaded.attribute("w1 w2", **arguments)
     assert loaded.attribute("w1 w2", **arguments) == before
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_inside_the_caller_s_own_gradient_mode(pair: tuple[Any, Any], mode: Any, method: str) -> None:
+    model, tokenizer = pair
+    loaded = inseq.load_model(model, method, tokenizer=tokenizer)
+    arguments = {"generation_args": {"max_new_tokens": 3}, "show_progress": False}
+    outside = loaded.attribute("w1 w2", **arguments)
+    with mode():
+        inside = loaded.attribute("w1 w2", **arguments)
+        assert not torch.is_grad_enabled()
+    assert inside == outside
+
+
+def test_threads_share_a_model(pair: tuple[Any, Any]) -> None:
+    model, tokenizer = pair
+    loaded = [inseq.load_model(model, method, tokenizer=tokenizer) for method in ("saliency", "attention") * 3]
+    arguments = {"generation_args": {"max_new_tokens": 4}, "show_progress": False}
+    alone = [each.attribute("w1 w2 w3", **arguments) for each in loaded]
+    with unchanged(model, tokenizer), ThreadPoolExecutor(len(loaded)) as pool:
+        together = list(pool.map(lambda each: each.attribute("w1 w2 w3", **arguments), loaded))
+    assert together == alone

@@ -82,7 +82,13 @@ class Engine:
         functions = step_functions or {}
         shown = {"disable": not progress, "delay": PROGRESS_DELAY, "unit": "step", "leave": False}
         model = self.adapter.model
-        with guest(model), fused_activations(model), tqdm(total=0, **shown) as bar:
+        with (
+            torch.inference_mode(False),
+            torch.enable_grad(),
+            guest(model),
+            fused_activations(model),
+            tqdm(total=0, **shown) as bar,
+        ):
             run = Run(target, functions, bar, {id(x): _unrecorded(x, functions) for x, _ in plans})
             try:
                 results = self._drive([plan for _, plan in plans], run)

@@ -72,7 +72,7 @@ class Table:
         return self.weight.device
 
     def embed(self, ids: Tensor) -> Tensor:
-        with torch.no_grad():
+        with torch.inference_mode(False), torch.no_grad():
             return self.module(ids.to(self.device)) * self.unit
 
 
@@ -192,6 +192,7 @@ class Adapter(ABC):
                 "interface nor returns them. Load it with attn_implementation='eager', or use 'saliency', which needs none."
             )
 
+    @torch.inference_mode(False)
     def example(
         self,
         source: Sequence[int],

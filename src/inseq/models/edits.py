@@ -7,7 +7,9 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from threading import RLock
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +20,8 @@ from transformers.masking_utils import AttentionMaskInterface, eager_mask
 AttentionFunction = Callable[..., tuple[Tensor, Tensor | None]]
 
 _NAME = "inseq"
+_adding = RLock()
+_locks: WeakKeyDictionary[nn.Module, Any] = WeakKeyDictionary()
 _function: ContextVar[AttentionFunction | None] = ContextVar("attention function", default=None)
 
 
@@ -25,8 +29,19 @@ _function: ContextVar[AttentionFunction | None] = ContextVar("attention function
 def guest(model: nn.Module) -> Iterator[None]:
     """Put a model in evaluation mode with frozen weights, and give it back with its own flags.
 
-    Meanwhile bitsandbytes does not say at every layer that it casts to float16: an 8-bit model always does.
+    One thread at a time has the model. Meanwhile bitsandbytes does not say at every layer that it casts to float16, as an
+    8-bit model always does.
     """
+    with _lock_of(model):
+        yield from _visit(model)
+
+
+def _lock_of(model: nn.Module) -> Any:
+    with _adding:
+        return _locks.setdefault(model, RLock())
+
+
+def _visit(model: nn.Module) -> Iterator[None]:
     chatty = logging.getLogger("bitsandbytes.autograd._functions")
     level = chatty.level
     training = [(module, module.training) for module in model.modules()]
