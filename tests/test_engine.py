@@ -15,6 +15,7 @@ from reference import Case
 from test_properties import METHODS, N_ORDERS, N_SAMPLES, TOLERANCE
 from transformers import LlamaForCausalLM
 
+from inseq.engine.answers import GradientAnswer
 from inseq.engine.packing import Budget, block_size
 from inseq.engine.requests import Gradient, Score, gather
 from inseq.engine.scheduler import Engine
@@ -196,3 +197,23 @@ def test_progress_can_be_switched_off(capsys: pytest.CaptureFixture[str], monkey
     for progress in (False, True):
         Engine(made).run([(x, methods["saliency"].function(x))], harness.function("logit"), progress=progress)
         assert bool(capsys.readouterr().err) is progress
+
+
+@pytest.mark.parametrize("method", ["saliency", "integrated_gradients"])
+def test_out_of_memory_while_an_answer_is_read(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, _ = harness.adapter("gpt2")
+    chosen = harness.cases("gpt2")
+    refused = []
+    read = GradientAnswer._read
+
+    def once(self: Any, *args: Any) -> Any:
+        refused.append(1)
+        if len(refused) == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory (pretended)")
+        return read(self, *args)
+
+    monkeypatch.setattr(GradientAnswer, "_read", once)
+    found, _ = harness.run(made, chosen, method, **METHODS[method].options)
+    assert len(refused) > len(chosen)
+    for case, (attribution, _) in zip(chosen, found, strict=True):
+        assert relative(attribution.scores, METHODS[method].slow(case, ref.probability)) < 5 * TOLERANCE

@@ -80,7 +80,8 @@ N_SAMPLES, N_ORDERS = 12, 2
 
 def slow_lime(case: Case, fn: ref.StepFunction, *, only_source: bool = False) -> Tensor:
     n = case.n_source if only_source else case.n_features
-    kept = perturbation.draw_kept(N_SAMPLES, n, seed=3)
+    never = (unknown(case) == ref.embeddings(case)).all(1)[:n]
+    kept = perturbation.draw_kept(N_SAMPLES, n, seed=3) | never
     return ref.lime(case, fn, unknown(case), kept, width=0.25, ridge=1.0, only_source=only_source)
 
 

@@ -83,6 +83,11 @@ def test_a_token_across_the_border_belongs_to_the_continuation() -> None:
     assert encoder.continued_ids("w0 w1", "w0 w15 w3", "generated_texts") == ([4, 19, 7], 1)
 
 
+def test_a_prompt_inside_the_first_token_is_refused() -> None:
+    with pytest.raises(ArgumentError, match="is only a part of the first token"):
+        Encoder(zoo.tokenizer("words")).continued_ids("w1", "w15 w3", "generated_texts")
+
+
 @pytest.mark.parametrize(
     ("value", "message"),
     [

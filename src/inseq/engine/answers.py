@@ -59,10 +59,14 @@ class GradientAnswer:
 
     def add(self, job: Job, contribution: Float[Tensor, "step feature dim"]) -> None:
         start = job.steps.start
-        self.sums[start] = self.sums[start] + contribution if start in self.sums else contribution
-        self.rows[start] = self.rows.get(start, 0) + job.rows
-        if self.rows[start] == len(self.request.variants):
-            self.blocks[start] = self._read(self.sums.pop(start), job)
+        total = self.sums[start] + contribution if start in self.sums else contribution
+        rows = self.rows.get(start, 0) + job.rows
+        if rows == len(self.request.variants):
+            self.blocks[start] = self._read(total, job)
+            self.sums.pop(start, None)
+        else:
+            self.sums[start] = total
+        self.rows[start] = rows
 
     def value(self) -> Any:
         parts = [torch.cat(pieces) for pieces in zip(*(self.blocks[k] for k in sorted(self.blocks)), strict=True)]

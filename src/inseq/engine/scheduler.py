@@ -59,6 +59,7 @@ class Engine:
         self.budget = budget or default_budget(adapter.device, adapter.n_weights, adapter.axis_size("dim"))
         self.counters = Counters()
         self._batched: bool | None = None
+        self._added: list[Job] = []
 
     def run(
         self,
@@ -135,8 +136,10 @@ class Engine:
     def _run_jobs(self, jobs: Sequence[Job], answers: Mapping[int, Answer], run: Run) -> None:
         """Run jobs batch by batch; out of memory halves the budget and goes on with what is left."""
         for batch in batches(jobs, lambda: self.budget, self.adapter.vocabulary_size, self.adapter.causal):
+            self._added = []
             if not self._fits(batch, answers, run):
-                self._run_jobs(batch, answers, run)
+                added = {id(job) for job in self._added}
+                self._run_jobs([job for job in batch if id(job) not in added], answers, run)
 
     def _fits(self, batch: Sequence[Job], answers: Mapping[int, Answer], run: Run) -> bool:
         """Run a batch; where the memory does not suffice, halve the budget and answer no."""
@@ -160,6 +163,7 @@ class Engine:
         contributions = measures[type(batch[0].request)](packed, run)
         for (job, _), contribution in zip(packed.jobs, contributions, strict=True):
             answers[id(job.request)].add(job, contribution)
+            self._added.append(job)
             run.bar.update(job.rows * len(job.steps))
 
     def _count(self, packed: Packed) -> None:

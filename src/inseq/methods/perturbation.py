@@ -56,8 +56,12 @@ async def lime(
         include_eos_baseline: whether end-of-sequence tokens are replaced too; the decoder's start never is.
     """
     _at_least("n_samples", n_samples, 2)
-    kept = draw_kept(n_samples, len(x.features), seed)
+    for name, value in (("kernel_width", kernel_width), ("ridge", ridge)):
+        if not value > 0:
+            raise ArgumentError(f"{name}={value} must be above 0.")
     replacement = baseline_embeds(x, baseline, include_eos_baseline=include_eos_baseline)
+    never_replaced = (replacement == x.embeds).all(1).cpu()
+    kept = draw_kept(n_samples, len(x.features), seed) | never_replaced
     values = await Score(x, Replaced(replacement, ~kept))
     scores = values.new_zeros(len(x.features), len(x.steps))
     fit = values.new_zeros(len(x.steps))
@@ -115,7 +119,7 @@ async def shapley_sampling(
     replacement = baseline_embeds(x, baseline, include_eos_baseline=include_eos_baseline)
     values = await Score(x, Replaced(replacement, ~joined(orders)))
     full, empty = values[0], values[1]
-    between = values[2:].reshape(len(orders), orders.shape[1] - 1, -1)
+    between = values[2:].reshape(len(orders), orders.shape[1] - 1, values.shape[1])
     ends = (empty.expand(len(orders), 1, -1), full.expand(len(orders), 1, -1))
     gains = torch.cat([ends[0], between, ends[1]], dim=1).diff(dim=1)
     by_feature = torch.zeros_like(gains).scatter(1, orders[..., None].expand_as(gains), gains)

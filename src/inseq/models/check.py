@@ -177,7 +177,14 @@ def _sites(order: list[tuple[int, int, int]], probe: _Probe) -> dict[int, tuple[
     return sites
 
 
-def _attentions(adapter: Adapter) -> int:
+def _attentions(adapter: Adapter) -> int | None:
+    try:
+        return _configured_attentions(adapter)
+    except AttributeError:
+        return None
+
+
+def _configured_attentions(adapter: Adapter) -> int:
     config = adapter.model.config
     if "source" not in adapter.tables:
         return int(config.num_hidden_layers)

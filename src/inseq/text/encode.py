@@ -66,6 +66,11 @@ class Encoder:
             first = len(before)
             if ids[:first] != before:
                 ids = before + list(self.tokenizer(text[len(prompt) :], add_special_tokens=False)["input_ids"])
+        if first == 0:
+            raise ArgumentError(
+                f"{argument}: the prompt {_short(prompt)} is only a part of the first token of {_short(text)}, so nothing was "
+                "read before it. Pass a prompt of at least one token."
+            )
         if first >= len(ids):
             raise ArgumentError(f"{argument} adds no token to its input text {_short(prompt)}: there is nothing to explain.")
         return ids, first
