@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from typing import Any, Generic, TypeVar
 
-from inseq.errors import UnknownArgumentError, UnknownNameError, near
+from inseq.errors import ArgumentError, UnknownArgumentError, UnknownNameError, near
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -99,4 +99,19 @@ def bind(
         if name not in known:
             lists = "; ".join(f"{taker} takes {', '.join(sorted(taken)) or 'no options'}" for taker, taken in takers.items())
             raise UnknownArgumentError(f"Unknown argument {name!r}.{near(name, known | (also or set()))} ({lists}.)")
+        for taken in takers.values():
+            if name in taken:
+                _check_kind(name, options[name], taken[name])
     return {taker: {k: v for k, v in options.items() if k in taken} for taker, taken in takers.items()}
+
+
+def _check_kind(name: str, value: Any, default: Any) -> None:
+    """An option with a default that is a flag or a number takes only such values."""
+    kinds: dict[type, tuple[tuple[type, ...], str]] = {
+        bool: ((bool,), "True or False"),
+        int: ((int,), "a whole number"),
+        float: ((int, float), "a number"),
+    }
+    allowed, expected = kinds.get(type(default), ((object,), ""))
+    if not isinstance(value, allowed) or (isinstance(value, bool) and type(default) in (int, float)):
+        raise ArgumentError(f"{name} must be {expected}, got {type(value).__name__} ({value!r}).")

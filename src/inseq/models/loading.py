@@ -178,7 +178,8 @@ def _generate_rows(adapter: Adapter, rows: Sequence[Sequence[int]], arguments: M
 
 
 def _eos_ids(adapter: Adapter, arguments: Mapping[str, Any]) -> frozenset[int]:
-    eos = arguments.get("eos_token_id", adapter.model.generation_config.eos_token_id)
+    config = arguments.get("generation_config") or adapter.model.generation_config
+    eos = arguments.get("eos_token_id", config.eos_token_id)
     if eos is None:
         eos = adapter.special_id("eos")
     return frozenset([] if eos is None else [eos] if isinstance(eos, int) else eos)
