@@ -21,6 +21,7 @@ from inseq.errors import ArgumentError, UnsupportedModelError
 from inseq.methods import method as methods
 from inseq.models.adapter import Adapter
 from inseq.models.check import Capabilities, check
+from inseq.models.edits import guest
 from inseq.models.loading import generate, load_adapter
 from inseq.result.output import FeatureAttributionOutput
 from inseq.targets import step_function as step_functions
@@ -63,6 +64,9 @@ def load_model(
     """
     entry = methods[method or DEFAULT_METHOD]
     bind(method_options, {entry.name: entry.options}, also=set(load_model.__kwdefaults__ or ()))
+    for argument, value in (("model_kwargs", model_kwargs), ("tokenizer_kwargs", tokenizer_kwargs)):
+        if value is not None and not isinstance(value, Mapping):
+            raise ArgumentError(f"{argument} must be a mapping, got {type(value).__name__} ({value!r}).")
     adapter = load_adapter(
         demo.directory(model) if isinstance(model, str) and model.startswith("demo/") else model,
         tokenizer,
@@ -195,13 +199,8 @@ class AttributionModel:
         started = time.perf_counter()
         plan = self._plan(method, attributed_fn, step_scores, options)
         texts = checked_texts(input_texts, "input_texts")
-        if generation_args is not None and not isinstance(generation_args, Mapping):
-            raise ArgumentError(f"generation_args must be a mapping, got {type(generation_args).__name__}.")
-        if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
-            raise ArgumentError(f"batch_size={batch_size!r} must be a whole number of at least 1, or None for all at once.")
-        for name, value in (("attr_pos_start", attr_pos_start), ("attr_pos_end", attr_pos_end)):
-            if value is not None and not isinstance(value, int):
-                raise ArgumentError(f"{name} must be a whole number, got {type(value).__name__} ({value!r}).")
+        _check_kinds(generation_args, batch_size, {"attr_pos_start": attr_pos_start, "attr_pos_end": attr_pos_end})
+        _check_flags(attribute_target=attribute_target, show_progress=show_progress, granular=granular or False)
         ids = self._ids(texts, generated_texts, dict(generation_args or {}), batch_size)
         jobs = [_Job(*each, _window(each[1], each[2], attr_pos_start, attr_pos_end)) for each in ids]
         kept = self._is_granular(jobs, plan, attribute_target) if granular is None else granular
@@ -211,19 +210,21 @@ class AttributionModel:
             )
             for job in jobs
         ]
-        self._engine.counters = Counters()
-        found = self._engine.run(
-            [(x, plan.method.function(x, **plan.method_options)) for x in examples],
-            plan.target,
-            plan.recorded,
-            progress=show_progress,
-        )
+        with guest(self.model):
+            self._engine.counters = Counters()
+            found = self._engine.run(
+                [(x, plan.method.function(x, **plan.method_options)) for x in examples],
+                plan.target,
+                plan.recorded,
+                progress=show_progress,
+            )
+            counters = asdict(self._engine.counters)
         info = self._info(plan, jobs, generated_texts is not None, kept, attribute_target, texts)
         info["exec_time"] = time.perf_counter() - started
-        info["counters"] = asdict(self._engine.counters)
+        info["counters"] = counters
         outputs = [
-            sequence_output(x, attribution, scores, self._tokens(job), job.window, plan.method.facts, info)
-            for job, x, (attribution, scores) in zip(jobs, examples, found, strict=True)
+            sequence_output(x, attribution, scores, self._tokens(job), job.window, plan.method.facts, _info_of(info, i))
+            for i, (job, x, (attribution, scores)) in enumerate(zip(jobs, examples, found, strict=True))
         ]
         return FeatureAttributionOutput(outputs, info=info)
 
@@ -288,14 +289,14 @@ class AttributionModel:
         return ids
 
     def _check_lengths(self, ids: Sequence[tuple[list[int], list[int], int]]) -> None:
-        limit = self._adapter.max_positions
         for i, (source, target, _) in enumerate(ids):
-            length = max(len(source), len(target))
-            if limit is not None and length > limit:
-                raise ArgumentError(
-                    f"input_texts[{i}] needs {length} positions (what is generated included), and {type(self.model).__name__} "
-                    f"has {limit}. Shorten the text: it is never cut silently."
-                )
+            for side, length in (("source", len(source)), ("decoder", len(target))):
+                limit = self._adapter.max_positions(side) if length else None
+                if limit is not None and length > limit:
+                    raise ArgumentError(
+                        f"input_texts[{i}] needs {length} positions (what is generated included), and "
+                        f"{type(self.model).__name__} has {limit}. Shorten the text: it is never cut silently."
+                    )
 
     def _tokens(self, job: _Job) -> tuple[Any, Any]:
         encoder = self._adapter.encoder
@@ -333,6 +334,27 @@ class AttributionModel:
             "notes": list(self.capabilities.notes),
             "versions": {"inseq": __version__, "torch": torch.__version__, "transformers": transformers.__version__},
         }
+
+
+def _check_kinds(generation_args: Any, batch_size: Any, positions: dict[str, Any]) -> None:
+    if generation_args is not None and not isinstance(generation_args, Mapping):
+        raise ArgumentError(f"generation_args must be a mapping, got {type(generation_args).__name__}.")
+    if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
+        raise ArgumentError(f"batch_size={batch_size!r} must be a whole number of at least 1, or None for all at once.")
+    for name, value in positions.items():
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+            raise ArgumentError(f"{name} must be a whole number, got {type(value).__name__} ({value!r}).")
+
+
+def _check_flags(**flags: Any) -> None:
+    for name, value in flags.items():
+        if not isinstance(value, bool):
+            raise ArgumentError(f"{name} must be True or False, got {type(value).__name__} ({value!r}).")
+
+
+def _info_of(info: dict[str, Any], i: int) -> dict[str, Any]:
+    """The facts of one sequence: those of the call, with its own texts alone."""
+    return {**info, **{key: info[key][i : i + 1] for key in ("input_texts", "generated_texts")}}
 
 
 def _named_step_function(target: Any) -> Entry[Callable[..., Any]]:

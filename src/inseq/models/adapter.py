@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from transformers import PreTrainedConfig
 
 from inseq.errors import UnsupportedModelError
 from inseq.models.edits import attention_function, attention_implementation, own_attention, rows_to_head
@@ -126,23 +127,37 @@ class Adapter(ABC):
         tables = {id(table.weight) for table in self.tables.values()} | {id(getattr(self.head, "weight", None))}
         return sum(p.numel() for p in self.model.parameters() if id(p) not in tables)
 
-    @property
-    def max_positions(self) -> int | None:
-        """The longest sequence the model has positions for; None where positions are relative."""
+    def config_of(self, side: str) -> Any:
+        """The configuration of the decoder or of the encoder: a part of the model's own where there are parts."""
         config = self.model.config
+        parts = ("encoder",) if side == "source" else ("decoder", "text_config")
+        return next((p for name in parts if isinstance(p := getattr(config, name, None), PreTrainedConfig)), config)
+
+    def max_positions(self, side: str = "decoder") -> int | None:
+        """The longest sequence the model has positions for; None where positions are relative."""
+        config = self.config_of(side)
         if hasattr(config, "relative_attention_num_buckets"):
             return None
-        limit = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
-        return int(limit) if limit else None
+        stack = "encoder" if side == "source" else "decoder"
+        names = ("max_position_embeddings", "n_positions", f"max_{stack}_position_embeddings")
+        limit = next((int(size) for name in names if (size := getattr(config, name, None))), None)
+        return limit if limit is None else limit - self._positions_before_first(limit)
+
+    def _positions_before_first(self, limit: int) -> int:
+        """Rows of a position table that no token has: RoBERTa and its kin count from the padding index on."""
+        embeds = [module for module in self.model.modules() if isinstance(module, nn.Embedding)]
+        tables = {id(table.module) for table in self.tables.values()}
+        counted = [e for e in embeds if id(e) not in tables and e.num_embeddings == limit and e.padding_idx is not None]
+        return counted[0].padding_idx + 1 if counted and counted[0].padding_idx is not None else 0
 
     def axis_size(self, axis: str) -> int:
         """How long an axis of the model is: ``dim``, ``layer`` or ``head`` of the decoder."""
-        config = self.model.config
+        config = self.config_of("decoder")
         if axis == "dim":
             return self.tables["decoder"].weight.shape[1]
         names = {
             "layer": ("decoder_layers", "num_decoder_layers", "num_hidden_layers"),
-            "head": ("decoder_attention_heads", "num_attention_heads"),
+            "head": ("decoder_attention_heads", "num_decoder_attention_heads", "num_attention_heads"),
         }
         return int(next(size for name in names[axis] if (size := getattr(config, name, None)) is not None))
 

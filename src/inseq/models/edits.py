@@ -17,6 +17,8 @@ from transformers import AttentionInterface
 from transformers.activations import NewGELUActivation
 from transformers.masking_utils import AttentionMaskInterface, eager_mask
 
+from inseq.errors import UnsupportedModelError
+
 AttentionFunction = Callable[..., tuple[Tensor, Tensor | None]]
 
 _NAME = "inseq"
@@ -119,6 +121,12 @@ def rows_to_head(head: nn.Module, at: Tensor, differentiable: bool) -> Iterator[
 
     def select(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         hidden = args[0]
+        if hidden.ndim != 3:
+            raise UnsupportedModelError(
+                f"{type(head).__name__}, the output embeddings, gets hidden states of shape {tuple(hidden.shape)}; expected "
+                "(row, position, dim): the model predicts more than the next token at each position, so no one prediction "
+                "can be explained. Use a model with one next-token prediction."
+            )
         index = at.to(hidden.device)[..., None].expand(-1, -1, hidden.shape[-1])
         chosen = hidden.detach().gather(1, index).requires_grad_(differentiable)
         caught[:] = [hidden, chosen]

@@ -78,7 +78,7 @@ class FeatureAttributionSequenceOutput:
         for name, scores in {**self.step_scores, **self.diagnostics}.items():
             _expect(name, scores, (steps,), 0)
         for name, scores in self.sequence_scores.items():
-            _expect(name, scores, tuple(scores.shape[:2]), len(self.axes))
+            _expect(name, scores, (*scores.shape[:2], -1, -1)[:2], len(self.axes))
 
     def __repr__(self) -> str:
         return (
