@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Hashable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Generic, Literal, Protocol, TypeVar, runtime_checkable
@@ -94,8 +94,67 @@ class Path:
         return _first(self.alphas == 1)
 
     def rows(self, x: Example, i: int, j: int) -> Float[Tensor, "row feature dim"]:
-        alphas = self.alphas[i:j, None, None].to(x.embeds)
-        return torch.lerp(self.baseline.expand(j - i, -1, -1), x.embeds.expand(j - i, -1, -1), alphas)
+        return between(self.baseline, x.embeds, self.alphas[i:j])
+
+
+@dataclass(frozen=True, eq=False)
+class Points:
+    """Embeddings that a function gives for a range of variants, which are never all there at once."""
+
+    n: int
+    points: Callable[[int, int], Float[Tensor, "row feature dim"]]
+    original = None
+
+    def __len__(self) -> int:
+        return self.n
+
+    def rows(self, x: Example, i: int, j: int) -> Float[Tensor, "row feature dim"]:
+        return self.points(i, j)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A module of the model, whose values at every position are looked at or exchanged.
+
+    Attributes:
+        module: the module, or its dotted name.
+        value: ``"output"`` or ``"input"``: which of its values is meant.
+    """
+
+    module: Any
+    value: str = "output"
+
+
+@dataclass(frozen=True, eq=False)
+class Placed:
+    """The example itself, with the values of one layer exchanged for points of the line between two of them.
+
+    Features that the layer does not run over have rows of zeros in ``start`` and ``end``.
+    """
+
+    layer: Layer
+    start: Float[Tensor, "feature width"]
+    end: Float[Tensor, "feature width"]
+    alphas: Float[Tensor, " variant"]
+    original = None
+
+    def __len__(self) -> int:
+        return len(self.alphas)
+
+    def rows(self, x: Example, i: int, j: int) -> Float[Tensor, "row feature dim"]:
+        return x.embeds.expand(j - i, -1, -1)
+
+    def values(self, i: int, j: int) -> Float[Tensor, "row feature width"]:
+        """What the layer's values are exchanged for in the variants ``i`` to ``j``."""
+        return between(self.start, self.end, self.alphas[i:j])
+
+
+def between(
+    start: Float[Tensor, "feature dim"], end: Float[Tensor, "feature dim"], alphas: Float[Tensor, " row"]
+) -> Float[Tensor, "row feature dim"]:
+    """Points of a straight line: its start at 0, its end at 1."""
+    n = len(alphas)
+    return torch.lerp(start.to(end).expand(n, -1, -1), end.expand(n, -1, -1), alphas[:, None, None].to(end))
 
 
 def _first(which: Bool[Tensor, " variant"]) -> int | None:
@@ -106,12 +165,36 @@ def _unchanged(values: Tensor) -> Tensor:
     return values
 
 
+Combine = Callable[[Float[Tensor, "step row *rest"], Float[Tensor, "row *rest"], range], Float[Tensor, "step *rest"]]
+"""What becomes of the gradients of some variants: the gradients, the values they were taken at, and which variants."""
+
+
+def total(gradient: Tensor, values: Tensor, variants: range) -> Tensor:
+    """The sum over the variants."""
+    return gradient.sum(1)
+
+
+def weighted(weights: Float[Tensor, " variant"]) -> Combine:
+    """The sum over the variants, each with its weight."""
+
+    def combine(gradient: Tensor, values: Tensor, variants: range) -> Tensor:
+        chosen = weights[variants.start : variants.stop].to(gradient)
+        return torch.einsum("sr...,r->s...", gradient, chosen)
+
+    return combine
+
+
 @dataclass(frozen=True, eq=False)
 class Request(Generic[T]):
     """A measurement of the model on variants of one example."""
 
     example: Example
     variants: Variants = field(default_factory=Original)
+
+    @property
+    def company(self) -> Hashable:
+        """What requests must have in common to share a batch."""
+        return type(self), self.variants.layer if isinstance(self.variants, Placed) else None
 
     def __await__(self) -> Generator[Any, Any, T]:
         (answer,) = yield (self,)
@@ -125,15 +208,37 @@ class Score(Request[Tensor]):
 
 @dataclass(frozen=True, eq=False)
 class Gradient(Request[Any]):
-    """The target's gradient to the features' embeddings, summed over the variants with ``weights``.
+    """The target's gradient to the features' embeddings, or to the values of layers.
 
-    The gradients of a block of steps, Float["step feature dim"], go through ``read``; what it returns (a tensor or a tuple
-    of tensors, each with a leading step axis) is joined over the blocks. Where the example is not granular, a last axis
-    ``dim`` that is left is folded by its L2 norm as it streams, so that no [step, feature, dim] tensor ever stands whole.
+    The gradients of a batch of variants, Float["step row feature dim"], go through ``combine`` together with the values
+    they were taken at, Float["row feature dim"], and which variants they belong to; what it returns, Float["step feature
+    *rest"], is summed over the batches. The sums of a block of steps go through ``read``; what that returns (a tensor or a
+    tuple of tensors, each with a leading step axis) is joined over the blocks. Where the example is not granular, a last
+    axis that is left beyond feature and step is folded by its L2 norm as it streams, so that no [step, feature, dim]
+    tensor ever stands whole.
+
+    With ``at``, gradients and values are those of layers, Float["step row feature layer width"], all from one backward;
+    features that a layer does not run over have zeros. In a block, features that no step of it has read are missing.
     """
 
-    weights: Float[Tensor, " variant"] | None = None
+    combine: Combine = total
     read: Callable[[Tensor], Any] = _unchanged
+    at: tuple[Layer, ...] = ()
+
+    @property
+    def company(self) -> Hashable:
+        return super().company, self.at
+
+
+@dataclass(frozen=True, eq=False)
+class Activations(Request[Tensor]):
+    """The values of layers: Float["variant feature layer width"]; zeros for features that a layer does not run over."""
+
+    at: tuple[Layer, ...] = ()
+
+    @property
+    def company(self) -> Hashable:
+        return super().company, self.at
 
 
 @dataclass(frozen=True, eq=False)

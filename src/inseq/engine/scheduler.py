@@ -12,11 +12,12 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from inseq.engine.answers import ANSWERS, Answer, CaptureAnswer, GradientAnswer, wide
+from inseq.engine.answers import ANSWERS, Answer, CaptureAnswer, by_feature, wide
 from inseq.engine.gradients import body_gradients, head_cotangents
 from inseq.engine.packing import Budget, Job, Packed, batches, default_budget, jobs_of, pack
-from inseq.engine.requests import Capture, Gradient, Prediction, Request, Score, StepFunction
-from inseq.models.adapter import Adapter, Inputs, Reading, Site
+from inseq.engine.requests import Activations, Capture, Gradient, Layer, Placed, Prediction, Request, Score, StepFunction
+from inseq.errors import ArgumentError
+from inseq.models.adapter import Adapter, Inputs, Reading, Site, Tap
 from inseq.models.edits import fused_activations, guest, is_out_of_memory
 from inseq.text.example import Example
 
@@ -126,8 +127,10 @@ class Engine:
     def _answer(self, requests: Sequence[Request[Any]], run: Run) -> dict[int, Any]:
         """Answer all requests, kind by kind, in batches of similar length."""
         answers: dict[int, Answer] = {id(r): ANSWERS[type(r)](r) for r in requests}
-        for kind in dict.fromkeys(type(r) for r in requests):
-            jobs = [job for r in requests if type(r) is kind for job in jobs_of(r, self.adapter.causal, self.budget.overhead)]
+        for company in dict.fromkeys(r.company for r in requests):
+            jobs = [
+                job for r in requests if r.company == company for job in jobs_of(r, self.adapter.causal, self.budget.overhead)
+            ]
             run.bar.total += sum(job.rows * len(job.steps) for job in jobs)
             jobs.sort(key=lambda job: job.width)
             self._run_jobs(jobs, answers, run)
@@ -158,6 +161,7 @@ class Engine:
         measures: dict[type[Any], Callable[[Packed, Run], Sequence[Any]]] = {
             Score: self._scores,
             Gradient: self._gradients,
+            Activations: self._activations,
             Capture: self._captured,
         }
         contributions = measures[type(batch[0].request)](packed, run)
@@ -180,7 +184,9 @@ class Engine:
         wanted = [
             (job, rows[job.variants.index(original)])
             for job, rows in packed.jobs
-            if (original := job.request.variants.original) is not None and original in job.variants
+            if (original := job.request.variants.original) is not None
+            and original in job.variants
+            and id(job.example) in run.step_scores
         ]
         if not wanted:
             return
@@ -193,7 +199,10 @@ class Engine:
 
     def _scores(self, packed: Packed, run: Run) -> list[Tensor]:
         self._count(packed)
-        reading = self.adapter.read(packed.inputs)
+        variants = packed.jobs[0][0].request.variants
+        taps = self._taps(packed, (variants.layer,) if isinstance(variants, Placed) else ())
+        with self.adapter.tapped(taps, packed.placed(taps[0].side) if taps else None):
+            reading = self.adapter.read(packed.inputs)
         self._record(reading.logits, packed, run)
         with torch.no_grad():
             values = wide(self._evaluate(run.target, reading.logits, packed)).cpu()
@@ -213,22 +222,53 @@ class Engine:
         self._record(reading.logits, packed, run)
         return found
 
+    def _taps(self, packed: Packed, layers: Sequence[Layer]) -> list[Tap]:
+        taps = self.adapter.taps(layers)
+        unscored = any(len(job.example.context) for job, _ in packed.jobs)
+        if unscored and any(tap.side != "source" for tap in taps):
+            raise ArgumentError(
+                "target_layer runs over the decoder's tokens, which receive no scores here: pass attribute_target=True, or "
+                "choose a layer of the encoder."
+            )
+        return taps
+
+    def _activations(self, packed: Packed, run: Run) -> list[Tensor]:
+        self._count(packed)
+        request = packed.jobs[0][0].request
+        assert isinstance(request, Activations)
+        taps = self._taps(packed, request.at)
+        with self.adapter.tapped(taps) as values:
+            self.adapter.read(packed.inputs)
+        sides = [tap.side for tap in taps]
+        return [by_feature(job, rows, values, sides).cpu() for job, rows in packed.jobs]
+
     def _gradients(self, packed: Packed, run: Run) -> list[Tensor]:
         self._count(packed)
+        request = packed.jobs[0][0].request
+        assert isinstance(request, Gradient)
         inputs, leaves = _with_leaves(packed)
-        reading = self.adapter.read(inputs, differentiable=True)
+        taps = self._taps(packed, request.at)
+        placed = packed.placed(taps[0].side) if taps else None
+        with self.adapter.tapped(taps, placed) as values:
+            reading = self.adapter.read(inputs, differentiable=True)
         self._record(reading.logits, packed, run)
+        leaves = values if taps else leaves
         scores = self._evaluate(run.target, reading.logits, packed)
         cotangents = head_cotangents(reading, scores, packed.real.to(scores.device))
-        sums = [GradientAnswer.empty(job) for job, _ in packed.jobs]
         per_product = inputs.decoder.numel() + (0 if inputs.source is None else inputs.source.numel())
         chunk = max(1, min(self.budget.cotangents // per_product, inputs.at.shape[1]))
         batched = chunk > 1 and self._can_batch(reading, cotangents, inputs.at, leaves)
+        sums: list[list[Tensor]] = [[] for _ in packed.jobs]
+        sides = [tap.side for tap in taps]
+        taken = [by_feature(job, rows, [leaf.detach() for leaf in leaves], sides) for job, rows in packed.jobs]
         for steps, grads in body_gradients(reading.hidden, cotangents, inputs.at, leaves, chunk, batched):
             self.counters.vjps += len(steps)
-            for (job, rows), total in zip(packed.jobs, sums, strict=True):
-                GradientAnswer.accumulate(job, rows, steps, grads, total)
-        return sums
+            for (job, rows), parts, at in zip(packed.jobs, sums, taken, strict=True):
+                if n := max(0, min(len(steps), len(job.steps) - steps.start)):
+                    assert isinstance(job.request, Gradient)
+                    gradient = by_feature(job, rows, [g[:n] for g in grads], sides)
+                    parts.append(job.request.combine(gradient, at, job.variants))
+        return [torch.cat(parts) for parts in sums]
 
     def _can_batch(self, reading: Reading, cotangents: Tensor, at: Tensor, leaves: Sequence[Tensor]) -> bool:
         """Whether batched products equal single ones on this model: measured once, at first use."""

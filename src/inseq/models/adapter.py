@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,8 +13,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedConfig
 
-from inseq.errors import UnsupportedModelError
+from inseq.errors import ArgumentError, UnsupportedModelError
 from inseq.models.edits import attention_function, attention_implementation, own_attention, rows_to_head
+from inseq.models.layers import module_of, tapped
 from inseq.text.encode import Encoder
 from inseq.text.example import Example, Role
 
@@ -75,6 +76,15 @@ class Table:
     def embed(self, ids: Tensor) -> Tensor:
         with torch.inference_mode(False), torch.no_grad():
             return self.module(ids.to(self.device)) * self.unit
+
+
+@dataclass(frozen=True)
+class Tap:
+    """A module whose values are looked at, and which side's positions it runs over."""
+
+    module: nn.Module
+    value: str
+    side: Role
 
 
 class Adapter(ABC):
@@ -184,6 +194,37 @@ class Adapter(ABC):
             _pour(outputs, attention)
         return Reading(caught[0], caught[1], outputs.logits)
 
+    def taps(self, layers: Sequence[Any]) -> list[Tap]:
+        """Find the modules of layers.
+
+        Raises:
+            UnknownNameError: for a name the model does not have.
+            ArgumentError: for a module that is not part of the model.
+            UnsupportedModelError: for a model whose layers see later tokens.
+        """
+        if layers and not self.causal:
+            raise UnsupportedModelError(
+                f"{type(self.model).__name__} lets later tokens change earlier predictions, so its layers have other values "
+                "at every step. Use 'integrated_gradients' or 'occlusion', which need no layer."
+            )
+        encoder = self.model.get_encoder() if "source" in self.tables else None
+        inside = set() if encoder is None else {id(module) for module in encoder.modules()}
+        found = [module_of(self.model, layer.module) for layer in layers]
+        taps = [
+            Tap(m, layer.value, "source" if id(m) in inside else "generated") for m, layer in zip(found, layers, strict=True)
+        ]
+        for tap in taps:
+            if any(tap.module is table.module for table in self.tables.values()):
+                raise ArgumentError(
+                    "target_layer is the input embeddings, which the features' own scores are about: leave it out, or use "
+                    "'input_x_gradient', 'integrated_gradients' or 'deeplift'."
+                )
+        return taps
+
+    def tapped(self, taps: Sequence[Tap], placed: Tensor | None = None) -> AbstractContextManager[list[Tensor]]:
+        """Look at the values of modules, and exchange those of the first; see :func:`~inseq.models.edits.tapped`."""
+        return tapped([(tap.module, tap.value) for tap in taps], placed)
+
     @contextmanager
     def _attention_to(self, sink: AttentionSink | None) -> Iterator[dict[str, Any]]:
         if sink is None:
@@ -257,8 +298,11 @@ class Adapter(ABC):
 
     def mean(self, role: Role) -> Float[Tensor, " dim"]:
         """The mean embedding of the vocabulary."""
-        table = self.tables["source" if role == "source" else "decoder"]
-        return table.embed(torch.arange(len(table.weight))).mean(0)
+        return self.embed(torch.arange(self.size(role)), role).mean(0)
+
+    def size(self, role: Role) -> int:
+        """How many embeddings there are."""
+        return len(self.tables["source" if role == "source" else "decoder"].weight)
 
     def special_id(self, name: str) -> int | None:
         """The id of the tokenizer's special token of that name."""

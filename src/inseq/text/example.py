@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
@@ -68,6 +69,9 @@ class Vocabulary(Protocol):
     def mean(self, role: Role) -> Float[Tensor, " dim"]:
         """The mean embedding of the vocabulary."""
 
+    def size(self, role: Role) -> int:
+        """How many embeddings there are."""
+
     def special_id(self, name: Literal["unk", "pad", "mask", "eos", "bos"]) -> int | None:
         """The id of a special token, where the tokenizer has one."""
 
@@ -100,6 +104,12 @@ class Example:
     context: Float[Tensor, "context dim"] = field(repr=False)
     vocabulary: Vocabulary = field(repr=False)
     granular: bool = True
+
+    def at_steps(self, chosen: Sequence[int]) -> Example:
+        """The same input with some of its steps alone."""
+        index = torch.tensor(chosen, dtype=torch.long, device=self.at.device)
+        steps = tuple(self.steps[i] for i in chosen)
+        return replace(self, steps=steps, step_ids=self.step_ids[index], at=self.at[index])
 
     @property
     def n_decoder(self) -> int:
