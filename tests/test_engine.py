@@ -12,7 +12,7 @@ import torch
 import zoo
 from harness import relative
 from reference import Case
-from test_properties import METHODS, N_ORDERS, N_SAMPLES, TOLERANCE
+from rows import METHODS, N_ORDERS, N_SAMPLES, TOLERANCE
 from transformers import LlamaForCausalLM
 
 from inseq.engine.answers import GradientAnswer

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 import zoo
-from test_properties import METHODS
+from rows import METHODS
 
 import inseq
 from inseq.engine.scheduler import Engine

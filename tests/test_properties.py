@@ -2,98 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
-
 import harness
-import numpy as np
 import pytest
 import reference as ref
+import rows
 import torch
 import zoo
 from harness import relative
 from reference import Case
-from torch import Tensor
+from rows import DETERMINED, ENTRIES, METHODS, unknown, unknown_but_ends
 
 from inseq.engine.packing import Budget
 from inseq.methods import method as methods
 from inseq.methods import perturbation
 
-N_STEPS = 6
 TOLERANCE = 2e-5
-ENTRIES = [(name, kind) for name, recipe in zoo.ZOO.items() for kind in recipe.attention]
 FAMILIES = ("gpt2", "llama", "marian", "t5")
 TINY = Budget(tokens=30, logits=2 * zoo.VOCAB, cotangents=1500)
-
-
-@dataclass(frozen=True)
-class Row:
-    """A method, its slow definition and what else is true of it."""
-
-    slow: Callable[..., Tensor]
-    options: dict[str, Any]
-    targets: tuple[str, ...] = ("probability", "logit", "entropy", "crossentropy", "perplexity")
-
-
-def unknown(case: Case) -> Tensor:
-    """What the default baseline is: every token ``<unk>``, except ends of sequence and the decoder's start."""
-    target = torch.full_like(case.target, zoo.UNK)
-    source = None if case.source is None else torch.full_like(case.source, zoo.UNK)
-    embeds = ref.embeddings(Case(case.model, source, target, case.first))
-    own = ref.embeddings(case)
-    if case.source is not None:
-        embeds[case.n_source] = own[case.n_source]
-    return embeds
-
-
-def unknown_but_ends(case: Case) -> Tensor:
-    embeds, own = unknown(case), ref.embeddings(case)
-    ids = case.target[:-1] if case.source is None else torch.cat([case.source, case.target[:-1]])
-    return torch.where((ids == zoo.EOS)[:, None], own, embeds)
-
-
-def slow_ig(case: Case, fn: ref.StepFunction, **kwargs: Any) -> Tensor:
-    nodes, weights = np.polynomial.legendre.leggauss(N_STEPS)
-    return ref.integrated_gradients(case, fn, unknown_but_ends(case), (nodes + 1) / 2, weights / 2, **kwargs)
-
-
-def slow_attention(case: Case, fn: ref.StepFunction, *, only_source: bool = False) -> Tensor:
-    eager = Case(zoo.build(_name(case), "eager", case.model.dtype), case.source, case.target, case.first)
-    found = ref.attention(eager)
-    return found[: case.n_source] if only_source else found
-
-
-def _name(case: Case) -> str:
-    return next(n for n, kind in ENTRIES if zoo.build(n, kind, case.model.dtype) is case.model)
-
-
-METHODS: dict[str, Row] = {
-    "saliency": Row(ref.saliency, {}),
-    "input_x_gradient": Row(ref.input_x_gradient, {}),
-    "integrated_gradients": Row(slow_ig, {"n_steps": N_STEPS}),
-    "occlusion": Row(lambda case, fn, **kwargs: ref.occlusion(case, fn, unknown(case), **kwargs), {}),
-    "attention": Row(slow_attention, {}, targets=("probability",)),
-}
-N_SAMPLES, N_ORDERS = 12, 2
-
-
-def slow_lime(case: Case, fn: ref.StepFunction, *, only_source: bool = False) -> Tensor:
-    n = case.n_source if only_source else case.n_features
-    never = (unknown(case) == ref.embeddings(case)).all(1)[:n]
-    kept = perturbation.draw_kept(N_SAMPLES, n, seed=3) | never
-    return ref.lime(case, fn, unknown(case), kept, width=0.25, ridge=1.0, only_source=only_source)
-
-
-def slow_shapley(case: Case, fn: ref.StepFunction, *, only_source: bool = False) -> Tensor:
-    n = case.n_source if only_source else case.n_features
-    orders = perturbation.draw_orders(N_ORDERS, n, seed=3)
-    return ref.shapley_sampling(case, fn, unknown(case), orders, only_source=only_source)
-
-
-METHODS["lime"] = Row(slow_lime, {"n_samples": N_SAMPLES, "seed": 3})
-METHODS["shapley_sampling"] = Row(slow_shapley, {"n_permutations": N_ORDERS, "seed": 3})
-DETERMINED = [m for m in METHODS if m != "attention"]
 
 
 def test_every_method_has_a_row() -> None:
@@ -107,18 +32,19 @@ def test_equals_its_slow_definition(name: str, attention: str, method: str) -> N
     chosen = harness.cases(name, attention)
     row = METHODS[method]
     found, _ = harness.run(made, chosen, method, recorded=["probability"], **row.options)
-    for case, (attribution, scores) in zip(chosen, found, strict=True):
-        assert relative(attribution.scores, row.slow(case, ref.probability)) < 5 * TOLERANCE
+    for i, (case, (attribution, scores)) in enumerate(zip(chosen, found, strict=True)):
         assert relative(scores["probability"], ref.step_scores(case, ref.probability)) < 5 * TOLERANCE
+        if i in row.compared:
+            assert relative(attribution.scores, row.slow(case, ref.probability)) < 5 * TOLERANCE
 
 
 @pytest.mark.parametrize("method", DETERMINED)
-@pytest.mark.parametrize("target", METHODS["saliency"].targets)
+@pytest.mark.parametrize("target", rows.TARGETS)
 @pytest.mark.parametrize("name", ["gpt2", "marian"])
 def test_every_target(name: str, method: str, target: str) -> None:
     made, _ = harness.adapter(name)
-    case = harness.cases(name)[0]
     row = METHODS[method]
+    case = harness.cases(name)[row.compared[0]]
     ((attribution, scores),), _ = harness.run(made, [case], method, target, recorded=[target], **row.options)
     fn = ref.STEP_FUNCTIONS[target]
     assert relative(attribution.scores, row.slow(case, fn)) < 5 * TOLERANCE
@@ -129,8 +55,8 @@ def test_every_target(name: str, method: str, target: str) -> None:
 @pytest.mark.parametrize("name", zoo.ENCODER_DECODERS)
 def test_source_alone(name: str, method: str) -> None:
     made, _ = harness.adapter(name)
-    case = harness.cases(name)[0]
     row = METHODS[method]
+    case = harness.cases(name)[row.compared[0]]
     ((attribution, _),), _ = harness.run(made, [case], method, only_source=True, **row.options)
     assert relative(attribution.scores, row.slow(case, ref.probability, only_source=True)) < 5 * TOLERANCE
 
@@ -149,8 +75,9 @@ def test_future_features_score_exactly_nothing(name: str, attention: str, method
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize(("name", "attention"), ENTRIES)
 def test_batch_order_and_chunks_change_no_number(name: str, attention: str, method: str) -> None:
-    made, _ = harness.adapter(name, attention)
-    chosen = harness.cases(name, attention)
+    """In double precision: in single, rounding moves a point of a path across the kink of a ReLU now and then."""
+    made, _ = harness.adapter(name, attention, torch.float64)
+    chosen = harness.cases(name, attention, torch.float64)
     options = METHODS[method].options
     together, _ = harness.run(made, chosen, method, recorded=["entropy"], **options)
     backwards, _ = harness.run(made, chosen[::-1], method, recorded=["entropy"], **options)
@@ -191,8 +118,8 @@ def test_reduced_as_it_streams_equals_reduced_afterwards(name: str, method: str)
 @pytest.mark.parametrize("name", FAMILIES)
 def test_float64(name: str, method: str) -> None:
     made, _ = harness.adapter(name, dtype=torch.float64)
-    case = harness.cases(name, dtype=torch.float64)[0]
     row = METHODS[method]
+    case = harness.cases(name, dtype=torch.float64)[row.compared[0]]
     ((attribution, _),), _ = harness.run(made, [case], method, **row.options)
     assert attribution.scores.dtype == torch.float64
     tolerance = 1e-5 if name in ("llama", "t5") else 1e-10  # their norms compute in float32 whatever the weights are
@@ -210,7 +137,7 @@ def test_bfloat16(name: str, method: str) -> None:
     ((rough, _),), _ = harness.run(half, [twin], method, "logit", **options)
     ((exact, _),), _ = harness.run(full, [case], method, "logit", **options)
     assert rough.scores.dtype == torch.float32
-    assert torch.corrcoef(torch.stack([rough.scores.flatten(), exact.scores.flatten()]))[0, 1] > 0.98
+    assert torch.corrcoef(torch.stack([rough.scores.flatten(), exact.scores.flatten()]))[0, 1] > METHODS[method].half
 
 
 @pytest.mark.parametrize(("name", "attention"), ENTRIES)

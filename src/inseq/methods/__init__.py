@@ -1,6 +1,6 @@
 """Attribution methods: each is the formula of its paper over requests to the engine."""
 
-from inseq.methods import gradient, integrated, internals, layers, perturbation
+from inseq.methods import discretized, gradient, integrated, internals, layers, perturbation
 from inseq.methods._method import Attribution, method
 
-__all__ = ["Attribution", "gradient", "integrated", "internals", "layers", "method", "perturbation"]
+__all__ = ["Attribution", "discretized", "gradient", "integrated", "internals", "layers", "method", "perturbation"]

@@ -154,7 +154,9 @@ async def gradient_shap(
 
     def ways(i: int, j: int) -> tuple[Float[Tensor, " row"], Float[Tensor, "row feature dim"]]:
         draws = [draw(x.embeds, seed, k) for k in range(i, j)]
-        return torch.tensor([share for share, _ in draws]), torch.stack([x.embeds + noise * n - b for _, n in draws])
+        return torch.tensor([share for share, _ in draws], dtype=torch.float64), torch.stack(
+            [x.embeds + noise * n - b for _, n in draws]
+        )
 
     def points(i: int, j: int) -> Float[Tensor, "row feature dim"]:
         shares, way = ways(i, j)

@@ -1,0 +1,177 @@
+"""The rows of the property table: methods, each with its slow definition and what it is run with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import reference as ref
+import reference_gradient as slow_gradient
+import torch
+import zoo
+from harness import OfModel
+from reference import Case
+from torch import Tensor, nn
+
+from inseq.methods import gradient, perturbation
+
+N_STEPS = 6
+TARGETS = ("probability", "logit", "entropy", "crossentropy", "perplexity")
+ENTRIES = [(name, kind) for name, recipe in zoo.ZOO.items() for kind in recipe.attention]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method, its slow definition and what else is true of it.
+
+    ``compared`` says which of the three examples a slow definition is evaluated on, the shortest alone where it is very slow;
+    ``half`` how well scores of a bfloat16 model correlate with those of its float32 twin at least, and why that is less than
+    usual stands at the row.
+    """
+
+    slow: Callable[..., Tensor]
+    options: dict[str, Any] = field(default_factory=dict)
+    compared: tuple[int, ...] = (0, 1, 2)
+    half: float = 0.98
+
+
+def unknown(case: Case) -> Tensor:
+    """What the default baseline is: every token ``<unk>``, except ends of sequence and the decoder's start."""
+    target = torch.full_like(case.target, zoo.UNK)
+    source = None if case.source is None else torch.full_like(case.source, zoo.UNK)
+    embeds = ref.embeddings(Case(case.model, source, target, case.first))
+    own = ref.embeddings(case)
+    if case.source is not None:
+        embeds[case.n_source] = own[case.n_source]
+    return embeds
+
+
+def unknown_but_ends(case: Case) -> Tensor:
+    embeds, own = unknown(case), ref.embeddings(case)
+    ids = case.target[:-1] if case.source is None else torch.cat([case.source, case.target[:-1]])
+    return torch.where((ids == zoo.EOS)[:, None], own, embeds)
+
+
+def slow_ig(case: Case, fn: ref.StepFunction, **kwargs: Any) -> Tensor:
+    nodes, weights = np.polynomial.legendre.leggauss(N_STEPS)
+    return ref.integrated_gradients(case, fn, unknown_but_ends(case), (nodes + 1) / 2, weights / 2, **kwargs)
+
+
+def slow_attention(case: Case, fn: ref.StepFunction, *, only_source: bool = False) -> Tensor:
+    eager = Case(zoo.build(_name(case), "eager", case.model.dtype), case.source, case.target, case.first)
+    found = ref.attention(eager)
+    return found[: case.n_source] if only_source else found
+
+
+def _name(case: Case) -> str:
+    return next(n for n, kind in ENTRIES if zoo.build(n, kind, case.model.dtype) is case.model)
+
+
+METHODS: dict[str, Row] = {
+    "saliency": Row(ref.saliency),
+    "input_x_gradient": Row(ref.input_x_gradient),
+    "integrated_gradients": Row(slow_ig, {"n_steps": N_STEPS}),
+    "occlusion": Row(lambda case, fn, **kwargs: ref.occlusion(case, fn, unknown(case), **kwargs)),
+    "attention": Row(slow_attention),
+}
+N_SAMPLES, N_ORDERS = 12, 2
+
+
+def slow_lime(case: Case, fn: ref.StepFunction, *, only_source: bool = False) -> Tensor:
+    n = case.n_source if only_source else case.n_features
+    never = (unknown(case) == ref.embeddings(case)).all(1)[:n]
+    kept = perturbation.draw_kept(N_SAMPLES, n, seed=3) | never
+    return ref.lime(case, fn, unknown(case), kept, width=0.25, ridge=1.0, only_source=only_source)
+
+
+def slow_shapley(case: Case, fn: ref.StepFunction, *, only_source: bool = False) -> Tensor:
+    n = case.n_source if only_source else case.n_features
+    orders = perturbation.draw_orders(N_ORDERS, n, seed=3)
+    return ref.shapley_sampling(case, fn, unknown(case), orders, only_source=only_source)
+
+
+METHODS["lime"] = Row(slow_lime, {"n_samples": N_SAMPLES, "seed": 3})
+METHODS["shapley_sampling"] = Row(slow_shapley, {"n_permutations": N_ORDERS, "seed": 3})
+
+
+SHORTEST = (2,)
+SAMPLES = 3
+
+
+def slow_smooth(case: Case, fn: ref.StepFunction, statistic: str, *, only_source: bool = False) -> Tensor:
+    x = ref.embeddings(case)[: case.n_source if only_source else None]
+    spread = 0.1 * float(x.max() - x.min())
+    noises = [spread * gradient.draw(x, 3, k)[1] for k in range(SAMPLES)]
+    return slow_gradient.smooth_grad(case, fn, noises, statistic, only_source=only_source)
+
+
+def slow_gradient_shap(case: Case, fn: ref.StepFunction, *, only_source: bool = False) -> Tensor:
+    x = ref.embeddings(case)[: case.n_source if only_source else None]
+    draws = [(share, 0.05 * noise) for share, noise in (gradient.draw(x, 3, k) for k in range(SAMPLES))]
+    return slow_gradient.gradient_shap(case, fn, unknown_but_ends(case), draws, only_source=only_source)
+
+
+def slow_sequential(case: Case, fn: ref.StepFunction, **kwargs: Any) -> Tensor:
+    nodes, weights = np.polynomial.legendre.leggauss(2)
+    baseline = unknown_but_ends(case)
+    return slow_gradient.sequential_integrated_gradients(case, fn, baseline, (nodes + 1) / 2, weights / 2, **kwargs)
+
+
+def slow_discretized(case: Case, fn: ref.StepFunction, strategy: str, *, only_source: bool = False) -> Tensor:
+    x, b = ref.embeddings(case), unknown_but_ends(case)
+    tables = {source: vocabulary(case, source) for source in {i < case.n_source for i in range(case.n_features)}}
+    ids = case.target[:-1] if case.source is None else torch.cat([case.source, case.target[:-1]])
+    ways = [
+        slow_gradient.word_path(x[i], b[i], int(ids[i]), tables[i < case.n_source], 4, strategy, 5)
+        for i in range(case.n_source if only_source else case.n_features)
+    ]
+    return slow_gradient.along(case, fn, torch.stack(ways, 1), only_source=only_source)
+
+
+def vocabulary(case: Case, source: bool) -> Tensor:
+    """[word, dim]: every word as it enters the first layer."""
+    recipe = zoo.ZOO[_name(case)]
+    if case.source is None:
+        return ref.embeddings(Case(case.model, None, torch.cat([torch.arange(recipe.vocab), torch.tensor([0])]), 1))
+    size = recipe.vocab if source else recipe.target_vocab
+    side = case.model.get_encoder() if source else case.model.get_decoder()
+    with torch.no_grad():
+        return side.get_input_embeddings()(torch.arange(size)) * ref._factor(case.model)
+
+
+def block(model: Any, only_source: bool = False) -> nn.Module:
+    """The first block of the decoder, or of the encoder where its tokens alone are attributed."""
+    stack = model.get_encoder() if only_source else model.get_decoder()
+    return next(module for module in stack.modules() if isinstance(module, nn.ModuleList) and len(module) == 2)[0]
+
+
+def slow_layer(case: Case, fn: ref.StepFunction, *, only_source: bool = False) -> Tensor:
+    module = block(case.model, only_source)
+    found = slow_gradient.layer_gradient_x_activation(case, fn, module, source=only_source)
+    return (found[: case.n_source] if only_source else found)[:, :, None]
+
+
+def slow_layer_ig(case: Case, fn: ref.StepFunction, *, only_source: bool = False) -> Tensor:
+    nodes, weights = np.polynomial.legendre.leggauss(3)
+    module, b = block(case.model, only_source), unknown_but_ends(case)
+    if only_source:
+        b[case.n_source :] = ref.embeddings(case)[case.n_source :]
+    found = slow_gradient.layer_integrated_gradients(case, fn, module, b, (nodes + 1) / 2, weights / 2, source=only_source)
+    return (found[: case.n_source] if only_source else found)[:, :, None]
+
+
+def with_(slow: Callable[..., Tensor], value: str) -> Callable[..., Tensor]:
+    return lambda case, fn, **kwargs: slow(case, fn, value, **kwargs)
+
+
+METHODS["smooth_grad"] = Row(with_(slow_smooth, "variance"), {"n_samples": SAMPLES, "seed": 3, "statistic": "variance"})
+METHODS["gradient_shap"] = Row(slow_gradient_shap, {"n_samples": SAMPLES, "seed": 3, "noise": 0.05})
+METHODS["sequential_integrated_gradients"] = Row(slow_sequential, {"n_steps": 2}, SHORTEST)
+METHODS["discretized_integrated_gradients"] = Row(  # rounded embeddings have other nearest words, so the way is another one
+    with_(slow_discretized, "greedy"), {"n_steps": 4, "n_neighbors": 5}, SHORTEST, half=0.8
+)
+METHODS["layer_gradient_x_activation"] = Row(slow_layer, {"target_layer": OfModel(block)})
+METHODS["layer_integrated_gradients"] = Row(slow_layer_ig, {"target_layer": OfModel(block), "n_steps": 3})
+DETERMINED = [m for m in METHODS if m != "attention"]
