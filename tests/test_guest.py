@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import harness
 import numpy as np
 import pytest
 import torch
@@ -46,6 +47,10 @@ def snapshot(model: Any, tokenizer: Any) -> dict[str, Any]:
 
 def _fields(thing: Any) -> dict[str, str]:
     return {key: repr(value) for key, value in sorted(vars(thing).items())}
+
+
+def options(method: str, model: Any) -> dict[str, Any]:
+    return harness.given(METHODS[method].options, model, model.config.is_encoder_decoder)
 
 
 @contextmanager
@@ -84,7 +89,7 @@ def test_after_success(pair: tuple[Any, Any], method: str) -> None:
     texts, arguments, scores = ["w1 w2 w3", "w4 w5"], {"max_new_tokens": 4, "do_sample": False}, ["probability"]
     kept = copy.deepcopy((texts, arguments, scores))
     with unchanged(model, tokenizer):
-        loaded = inseq.load_model(model, method, tokenizer=tokenizer)
+        loaded = inseq.load_model(model, method, tokenizer=tokenizer, **options(method, model))
         loaded.attribute(texts, step_scores=scores, generation_args=arguments, show_progress=False)
     assert (texts, arguments, scores) == kept
 
@@ -97,7 +102,7 @@ def test_after_an_error_or_an_interruption(
 ) -> None:
     """Something goes wrong inside the ``at``-th module call of the forward, deep in the model."""
     model, tokenizer = pair
-    loaded = inseq.load_model(model, method, tokenizer=tokenizer)
+    loaded = inseq.load_model(model, method, tokenizer=tokenizer, **options(method, model))
     head = model.get_output_embeddings()
     calls = []
 
@@ -160,7 +165,7 @@ def test_an_engine_survives_an_error(pair: tuple[Any, Any], monkeypatch: pytest.
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 def test_inside_the_caller_s_own_gradient_mode(pair: tuple[Any, Any], mode: Any, method: str) -> None:
     model, tokenizer = pair
-    loaded = inseq.load_model(model, method, tokenizer=tokenizer)
+    loaded = inseq.load_model(model, method, tokenizer=tokenizer, **options(method, model))
     arguments = {"generation_args": {"max_new_tokens": 3}, "show_progress": False}
     outside = loaded.attribute("w1 w2", **arguments)
     with mode():
