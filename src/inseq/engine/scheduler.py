@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,15 +14,20 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from inseq.engine.answers import ANSWERS, Answer, CaptureAnswer, GradientAnswer, wide
+from inseq.engine.evaluate import cotangents_of, evaluate
 from inseq.engine.gradients import body_gradients, head_cotangents
 from inseq.engine.packing import Budget, Job, Packed, batches, default_budget, jobs_of, pack
-from inseq.engine.requests import Capture, Gradient, Prediction, Request, Score, StepFunction
+from inseq.engine.requests import Capture, Gradient, Logits, Request, Score, StepFunction, Target
+from inseq.engine.stepwise import step_gradients, step_values
 from inseq.models.adapter import Adapter, Inputs, Reading, Site
-from inseq.models.edits import fused_activations, guest, is_out_of_memory
+from inseq.models.edits import dropout, fused_activations, guest, is_out_of_memory
 from inseq.text.example import Example
 
 PROGRESS_DELAY = 0.5
 """Seconds before a bar appears: short runs show none."""
+
+UNCUT = 10**12
+"""A forward's fixed work, in tokens, at which no gradient is cut into blocks: dropout draws by the length of a row."""
 
 StepScores = dict[str, Float[Tensor, " step"]]
 
@@ -40,10 +46,12 @@ class Counters:
 class Run:
     """What one call of the engine needs to know beside the requests."""
 
-    target: StepFunction
-    recorded: Mapping[str, StepFunction]
+    target: Target
+    recorded: Mapping[str, Target]
     bar: Any
     step_scores: dict[int, StepScores] = field(default_factory=dict)
+    contrasts: dict[int, Tensor] = field(default_factory=dict)
+    attributing: bool = True
 
 
 class Engine:
@@ -64,8 +72,8 @@ class Engine:
     def run(
         self,
         plans: Sequence[tuple[Example, Coroutine[Any, Any, Any]]],
-        target: StepFunction,
-        step_functions: Mapping[str, StepFunction] | None = None,
+        target: StepFunction | Target,
+        step_functions: Mapping[str, StepFunction | Target] | None = None,
         *,
         progress: bool = False,
     ) -> list[tuple[Any, StepScores]]:
@@ -80,7 +88,9 @@ class Engine:
         Returns:
             For each plan what its method returned, and the recorded step scores.
         """
-        functions = step_functions or {}
+        functions = {name: Target.of(function) for name, function in (step_functions or {}).items()}
+        shared = {name: f for name, f in functions.items() if not (f.stepwise or f.passes)}
+        examples = [x for x, _ in plans]
         shown = {"disable": not progress, "delay": PROGRESS_DELAY, "unit": "step", "leave": False}
         model = self.adapter.model
         with (
@@ -90,10 +100,14 @@ class Engine:
             fused_activations(model),
             tqdm(total=0, **shown) as bar,
         ):
-            run = Run(target, functions, bar, {id(x): _unrecorded(x, functions) for x, _ in plans})
+            run = Run(Target.of(target), shared, bar, {id(x): _unrecorded(x, functions) for x in examples})
             try:
+                run.contrasts = self._contrasts(examples, [run.target, *functions.values()], run)
                 results = self._drive([plan for _, plan in plans], run)
-                self._record_missing([x for x, _ in plans], run)
+                self._record_missing(examples, run)
+                for name in functions:
+                    if name not in shared:
+                        self._record_alone(name, functions[name], examples, run)
             finally:
                 for _, plan in plans:
                     plan.close()
@@ -118,16 +132,37 @@ class Engine:
                 advance(k, tuple(answers[id(request)] for request in requests))
         return [done[k] for k in range(len(plans))]
 
+    def _contrasts(self, examples: Sequence[Example], targets: Sequence[Target], run: Run) -> dict[int, Tensor]:
+        """Predictions of the contrasts under their own contexts, where a target asks for them: all in full batches."""
+        kinds = {target.contrast for target in targets}
+        asked = {
+            id(x.contrast): Logits(x.contrast.example)
+            for x in examples
+            if x.contrast is not None and ("own" in kinds or ("differing" in kinds and x.contrast.differs.any()))
+        }
+        answers = self._answer(list(asked.values()), run)
+        return {key: answers[id(request)] for key, request in asked.items()}
+
     def _record_missing(self, examples: Sequence[Example], run: Run) -> None:
         if run.recorded:
-            missing = [x for x in examples if any(v.isnan().all() for v in run.step_scores[id(x)].values())]
-            self._answer([Score(x) for x in missing], run)
+            missing = [x for x in examples if any(run.step_scores[id(x)][name].isnan().all() for name in run.recorded)]
+            any_target = next(iter(run.recorded.values()))
+            self._answer([Score(x) for x in missing], replace(run, target=any_target, attributing=False))
+
+    def _record_alone(self, name: str, function: Target, examples: Sequence[Example], run: Run) -> None:
+        """Record a step function that needs forwards of its own."""
+        requests = [Score(x) for x in examples]
+        answers = self._answer(requests, replace(run, target=function, recorded={}, attributing=False))
+        for request in requests:
+            run.step_scores[id(request.example)][name] = answers[id(request)][0]
 
     def _answer(self, requests: Sequence[Request[Any]], run: Run) -> dict[int, Any]:
         """Answer all requests, kind by kind, in batches of similar length."""
         answers: dict[int, Answer] = {id(r): ANSWERS[type(r)](r) for r in requests}
         for kind in dict.fromkeys(type(r) for r in requests):
-            jobs = [job for r in requests if type(r) is kind for job in jobs_of(r, self.adapter.causal, self.budget.overhead)]
+            of_kind = [r for r in requests if type(r) is kind]
+            overhead = UNCUT if run.target.passes else self.budget.overhead
+            jobs = [job for r in of_kind for job in jobs_of(r, self._in_one(kind, run), overhead)]
             run.bar.total += sum(job.rows * len(job.steps) for job in jobs)
             jobs.sort(key=lambda job: job.width)
             self._run_jobs(jobs, answers, run)
@@ -135,11 +170,21 @@ class Engine:
 
     def _run_jobs(self, jobs: Sequence[Job], answers: Mapping[int, Answer], run: Run) -> None:
         """Run jobs batch by batch; out of memory halves the budget and goes on with what is left."""
-        for batch in batches(jobs, lambda: self.budget, self.adapter.vocabulary_size, self.adapter.causal):
+        if not jobs:
+            return
+        kind = type(jobs[0].request)
+        in_one = self._in_one(kind, run)
+        alone = run.target.passes and kind in (Score, Gradient)
+        budget = (lambda: replace(self.budget, tokens=1)) if alone else (lambda: self.budget)
+        for batch in batches(jobs, budget, self.adapter.vocabulary_size, in_one):
             self._added = []
             if not self._fits(batch, answers, run):
                 added = {id(job) for job in self._added}
                 self._run_jobs([job for job in batch if id(job) not in added], answers, run)
+
+    def _in_one(self, kind: type[Request[Any]], run: Run) -> bool:
+        """Whether one forward serves several steps."""
+        return self.adapter.causal and not (run.target.stepwise and kind in (Score, Gradient))
 
     def _fits(self, batch: Sequence[Job], answers: Mapping[int, Answer], run: Run) -> bool:
         """Run a batch; where the memory does not suffice, halve the budget and answer no."""
@@ -156,8 +201,9 @@ class Engine:
     def _run_batch(self, batch: Sequence[Job], answers: Mapping[int, Answer], run: Run) -> None:
         packed = pack(batch)
         measures: dict[type[Any], Callable[[Packed, Run], Sequence[Any]]] = {
-            Score: self._scores,
-            Gradient: self._gradients,
+            Score: self._step_scores if run.target.stepwise else self._scores,
+            Logits: self._logits,
+            Gradient: self._step_gradients if run.target.stepwise else self._gradients,
             Capture: self._captured,
         }
         contributions = measures[type(batch[0].request)](packed, run)
@@ -171,10 +217,6 @@ class Engine:
         self.counters.rows += len(packed.inputs.decoder)
         self.counters.tokens += packed.tokens
 
-    def _evaluate(self, function: StepFunction, logits: Tensor, packed: Packed) -> Float[Tensor, "row step"]:
-        prediction = Prediction(wide(logits).flatten(0, 1), packed.ids.to(logits.device).flatten())
-        return function(prediction).reshape(packed.ids.shape)
-
     def _record(self, logits: Tensor, packed: Packed, run: Run) -> None:
         """Step scores cost nothing where the original example ran anyway."""
         wanted = [
@@ -185,19 +227,48 @@ class Engine:
         if not wanted:
             return
         for name, function in run.recorded.items():
-            values = wide(self._evaluate(function, logits.detach(), packed)).cpu()
+            values = wide(evaluate(function, logits.detach(), packed, run.contrasts)).cpu()
             for job, row in wanted:
                 scores = run.step_scores[id(job.example)]
                 scores[name] = scores[name].to(values.dtype)
                 scores[name][job.steps.start : job.steps.stop] = values[row, : len(job.steps)]
 
     def _scores(self, packed: Packed, run: Run) -> list[Tensor]:
+        mean: Tensor | None = None
+        for k in range(max(1, run.target.passes)):
+            self._count(packed)
+            with self._pass(run.target, k):
+                reading = self.adapter.read(packed.inputs)
+            if not run.target.passes:
+                self._record(reading.logits, packed, run)
+            with torch.no_grad():
+                values = wide(evaluate(run.target, reading.logits, packed, run.contrasts)).cpu()
+            mean = values if mean is None else mean + (values - mean) / (k + 1)
+        assert mean is not None
+        return [mean[rows.start : rows.stop, : len(job.steps)] for job, rows in packed.jobs]
+
+    def _pass(self, target: Target, k: int) -> AbstractContextManager[None]:
+        return dropout(self.adapter.model, target.seed + k) if target.passes else nullcontext()
+
+    def _logits(self, packed: Packed, run: Run) -> list[Tensor]:
         self._count(packed)
-        reading = self.adapter.read(packed.inputs)
-        self._record(reading.logits, packed, run)
+        logits = wide(self.adapter.read(packed.inputs).logits)
+        return [logits[rows.start, : len(job.steps)] for job, rows in packed.jobs]
+
+    def _step_scores(self, packed: Packed, run: Run) -> list[Tensor]:
+        self._count(packed)
         with torch.no_grad():
-            values = wide(self._evaluate(run.target, reading.logits, packed)).cpu()
-        return [values[rows.start : rows.stop, : len(job.steps)] for job, rows in packed.jobs]
+            values, logits = step_values(run.target, self.adapter, packed, packed.inputs, run.attributing)
+        self._record(logits, packed, run)
+        return [wide(values)[rows.start : rows.stop, None].cpu() for _, rows in packed.jobs]
+
+    def _step_gradients(self, packed: Packed, run: Run) -> list[Tensor]:
+        self._count(packed)
+        inputs, leaves = _with_leaves(packed)
+        values, logits = step_values(run.target, self.adapter, packed, inputs, run.attributing)
+        self._record(logits, packed, run)
+        self.counters.vjps += 1
+        return step_gradients(run.target, packed, values, leaves)
 
     def _captured(self, packed: Packed, run: Run) -> list[dict[Site, list[Tensor]]]:
         """Read the attention of every layer as it comes; no layer waits for another."""
@@ -214,13 +285,21 @@ class Engine:
         return found
 
     def _gradients(self, packed: Packed, run: Run) -> list[Tensor]:
+        sums = [GradientAnswer.empty(job) for job, _ in packed.jobs]
+        for k in range(max(1, run.target.passes)):
+            with self._pass(run.target, k):
+                self._add_gradients(packed, run, sums)
+        return [total / run.target.passes for total in sums] if run.target.passes else sums
+
+    def _add_gradients(self, packed: Packed, run: Run, sums: Sequence[Tensor]) -> None:
         self._count(packed)
         inputs, leaves = _with_leaves(packed)
         reading = self.adapter.read(inputs, differentiable=True)
-        self._record(reading.logits, packed, run)
-        scores = self._evaluate(run.target, reading.logits, packed)
-        cotangents = head_cotangents(reading, scores, packed.real.to(scores.device))
-        sums = [GradientAnswer.empty(job) for job, _ in packed.jobs]
+        if not run.target.passes:
+            self._record(reading.logits, packed, run)
+        scores = evaluate(run.target, reading.logits, packed, run.contrasts)
+        real = packed.real.to(scores.device)
+        cotangents = cotangents_of(run.target, real, head_cotangents(reading, scores, real))
         per_product = inputs.decoder.numel() + (0 if inputs.source is None else inputs.source.numel())
         chunk = max(1, min(self.budget.cotangents // per_product, inputs.at.shape[1]))
         batched = chunk > 1 and self._can_batch(reading, cotangents, inputs.at, leaves)
@@ -228,7 +307,6 @@ class Engine:
             self.counters.vjps += len(steps)
             for (job, rows), total in zip(packed.jobs, sums, strict=True):
                 GradientAnswer.accumulate(job, rows, steps, grads, total)
-        return sums
 
     def _can_batch(self, reading: Reading, cotangents: Tensor, at: Tensor, leaves: Sequence[Tensor]) -> bool:
         """Whether batched products equal single ones on this model: measured once, at first use."""
@@ -262,7 +340,7 @@ def _with_leaves(packed: Packed) -> tuple[Inputs, list[Tensor]]:
     return replace(packed.inputs, source=source, decoder=decoder), leaves
 
 
-def _unrecorded(x: Example, functions: Mapping[str, StepFunction]) -> StepScores:
+def _unrecorded(x: Example, functions: Mapping[str, Target]) -> StepScores:
     return {name: torch.full((len(x.steps),), torch.nan) for name in functions}
 
 
