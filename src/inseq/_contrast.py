@@ -109,8 +109,10 @@ def _entries(value: Any, argument: str, n_texts: int) -> list[Any]:
     if len(entries) != n_texts:
         raise ArgumentError(f"{argument} has {len(entries)} entries and input_texts {n_texts}: pass one for each input.")
     for i, entry in enumerate(entries):
-        if not _are_ids(entry):
-            checked_texts([entry], f"{argument}[{i}]")
+        if isinstance(entry, str):
+            checked_texts(entry, f"{argument}[{i}]")
+        elif not _are_ids(entry):
+            raise ArgumentError(f"{argument}[{i}] must be a text or ids, got {type(entry).__name__} ({entry!r}).")
     return entries
 
 
