@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from inseq._register import register_step_function
     from inseq.api import (
         AttributionModel,
         list_feature_attribution_methods,
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     )
     from inseq.engine.requests import Prediction
     from inseq.result.output import FeatureAttributionOutput, FeatureAttributionSequenceOutput, merge_attributions
-    from inseq.targets import register_step_function, step_function
+    from inseq.targets import step_function
 
 __version__ = "1.0.0.dev0"
 
@@ -30,7 +31,7 @@ _HOMES = {
     "list_step_functions": "inseq.api",
     "load_model": "inseq.api",
     "merge_attributions": "inseq.result.output",
-    "register_step_function": "inseq.targets",
+    "register_step_function": "inseq._register",
     "step_function": "inseq.targets",
 }
 

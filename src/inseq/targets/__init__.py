@@ -3,7 +3,6 @@
 from inseq.targets import basic, contrastive
 from inseq.targets._step_function import step_function
 from inseq.targets.inseq_form import InseqForm, StepFunctionArgs, is_inseq_form
-from inseq.targets.register import register_step_function
 
 __all__ = [
     "InseqForm",
@@ -11,6 +10,5 @@ __all__ = [
     "basic",
     "contrastive",
     "is_inseq_form",
-    "register_step_function",
     "step_function",
 ]

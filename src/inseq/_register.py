@@ -7,8 +7,7 @@ from typing import Any
 
 from inseq.errors import ArgumentError, near
 from inseq.result.labelled import aggregation_functions
-from inseq.targets._step_function import step_function
-from inseq.targets.inseq_form import InseqForm, is_inseq_form
+from inseq.targets import InseqForm, is_inseq_form, step_function
 
 AGGREGATORS = ("spans",)
 """The aggregators that combine the values of steps."""
