@@ -9,10 +9,12 @@ import pytest
 import reference as ref
 import reference_targets as slow
 import torch
+import zoo
 from compared import FUNCTIONS, METHODS, QUIET
 from harness import relative
+from test_engine import Bidirectional
 from test_guest import unchanged
-from test_properties import TOLERANCE
+from test_properties import TINY, TOLERANCE
 from torch import Tensor
 
 import inseq
@@ -224,6 +226,78 @@ def test_a_contrast_may_be_given_as_ids(as_ids: Any) -> None:
         assert by_ids.info["contrast"][0]["text"] == text
 
 
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("name", ["gpt2", "marian"])
+def test_small_batches_change_no_number(name: str, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, chosen = compared.load(name), compared.texts(name)
+    arguments: dict[str, Any] = {
+        "method": method,
+        "attributed_fn": "kl_divergence",
+        "step_scores": list(slow.TWO),
+        "contrast_targets": list(chosen.contrasts),
+        "contrast_force_inputs": True,
+        "show_progress": False,
+        **METHODS[method][1],
+    }
+    whole = model.attribute(chosen.inputs, chosen.outputs, **arguments)
+    monkeypatch.setattr(model._engine, "budget", TINY)
+    cut = model.attribute(chosen.inputs, chosen.outputs, **arguments)
+    assert cut.info["counters"]["forwards"] > whole.info["counters"]["forwards"]
+    for one, other in zip(cut, whole, strict=True):
+        assert relative(compared.scores(one), compared.scores(other)) < 10 * TOLERANCE
+        for function in slow.TWO:
+            assert relative(one.step_scores[function], other.step_scores[function]) < 10 * TOLERANCE
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("function", ["contrast_prob_diff", "kl_divergence"])
+def test_a_model_that_is_not_causal(function: str, method: str) -> None:
+    """Each step and each contrast's token is predicted from a prefix of its own."""
+    twin = zoo.build("llama")
+    bidirectional = Bidirectional(twin.config)
+    bidirectional.load_state_dict(twin.state_dict())
+    model = inseq.load_model(bidirectional.eval(), tokenizer=zoo.tokenizer("words"))
+    chosen, (definition, options) = compared.texts("llama"), METHODS[method]
+    found = model.attribute(
+        chosen.inputs,
+        chosen.outputs,
+        method=method,
+        attributed_fn=function,
+        step_scores=[function],
+        contrast_targets=list(chosen.contrasts),
+        **options,
+        **QUIET,
+    )
+    way: slow.Way = "differing" if function == "kl_divergence" else "token"
+    for i, (case, contrast) in enumerate(compared.cases(model, "llama")):
+        pairs = compared.pairs(found.info["contrast"][i]["positions"])
+        recorded = slow.step_scores(case, contrast, pairs, FUNCTIONS[function])
+        assert relative(found[i].step_scores[function], recorded) < 5 * TOLERANCE
+        expected = slow.attribution(definition, case, contrast, pairs, FUNCTIONS[function], way)
+        assert relative(compared.scores(found[i]), expected) < 10 * TOLERANCE
+
+
+@pytest.mark.parametrize("forced", [False, True])
+def test_the_source_alone(forced: bool) -> None:
+    model, chosen = compared.load("marian"), compared.texts("marian")
+    found = model.attribute(
+        chosen.inputs,
+        chosen.outputs,
+        attributed_fn="contrast_prob_diff",
+        contrast_targets=list(chosen.contrasts),
+        contrast_sources=["w4 w1", "w3"],
+        contrast_force_inputs=forced,
+        **QUIET,
+    )
+    for i, (case, _) in enumerate(compared.cases(model, "marian")):
+        contrast = compared.case(model, ["w4 w1", "w3"][i], chosen.contrasts[i])
+        pairs = compared.pairs(found.info["contrast"][i]["positions"])
+        expected = slow.attribution(
+            ref.saliency, case, contrast, pairs, slow.contrast_prob_diff, "own" if forced else "token", only_source=True
+        )
+        assert relative(found[i].source_attributions, expected) < 10 * TOLERANCE
+
+
 def test_what_is_always_zero_is_noted() -> None:
     model = compared.load("marian")
     arguments: dict[str, Any] = {"contrast_sources": "w8", "attributed_fn": "pcxmi", **QUIET}
@@ -311,3 +385,4 @@ def test_a_contrast_survives_a_file(tmp_path: Any) -> None:
     found = compared.load("gpt2").attribute("w1 w2", "w1 w2 w3", step_scores=["pcxmi"], contrast_targets="w9 w2 w3", **QUIET)
     found.save(tmp_path / "result.json")
     assert inseq.FeatureAttributionOutput.load(tmp_path / "result.json").info["contrast"] == found.info["contrast"]
+    assert inseq.merge_attributions([found, found]).info["contrast"] == found.info["contrast"] * 2

@@ -91,10 +91,10 @@ def _targets(adapter: Adapter, asked: Compared, jobs: Sequence[Explained], texts
             found.append(ids if encoder.start is None or ids[0] == encoder.start else [encoder.start, *ids])
         elif encoder.start is not None:
             found.append(encoder.target_ids(entry))
-        elif entry.startswith(texts[i]) and len(entry) > len(texts[i]):
-            found.append(encoder.continued_ids(texts[i], entry, name)[0])
-        else:
+        elif encoder.tokenizer.is_fast or not entry.startswith(texts[i]):
             found.append(encoder.input_ids(entry))
+        else:
+            found.append(encoder.continued_ids(texts[i], entry, name)[0])
     return found
 
 

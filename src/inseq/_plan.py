@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from inspect import Parameter
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from inseq._compat import ModelOfArgs, call
 from inseq._registry import Entry, bind
-from inseq.engine.requests import Target
+from inseq.engine.requests import ContrastKind, Target
 from inseq.errors import ArgumentError, UnsupportedModelError
 from inseq.methods import method as methods
 from inseq.models.edits import has_dropout
@@ -134,7 +134,7 @@ def plan_call(
         target=prepared.target(target, bound[f"target {target.name}"], _contrast_of_target(target, forced)),
         target_facts=target.facts,
         recorded={
-            s.name: prepared.target(s, bound[f"step score {s.name}"], "differing" if _may_compare(s) else "token")
+            s.name: prepared.target(s, bound[f"step score {s.name}"], "differing" if _may_compare(s) else "none")
             for s in recorded
         },
         options={**entry.options, **own, **options},
@@ -150,9 +150,7 @@ class _Preparation:
     model: AttributionModel
     notes: list[str]
 
-    def target(
-        self, step: Entry[Callable[..., Any]], options: dict[str, Any], contrast: Literal["token", "differing", "own"]
-    ) -> Target:
+    def target(self, step: Entry[Callable[..., Any]], options: dict[str, Any], contrast: ContrastKind) -> Target:
         missing = [name for name, default in step.options.items() if default is Parameter.empty and name not in options]
         if missing:
             raise ArgumentError(f"Step function {step.name!r} needs {', '.join(f'{name}=' for name in missing)}.")
@@ -190,7 +188,9 @@ def _may_compare(step: Entry[Callable[..., Any]]) -> bool:
     return step.facts.get("contrast", "maybe") is not None and not isinstance(step.function, InseqForm)
 
 
-def _contrast_of_target(step: Entry[Callable[..., Any]], forced: bool) -> Literal["token", "differing", "own"]:
+def _contrast_of_target(step: Entry[Callable[..., Any]], forced: bool) -> ContrastKind:
+    if not _may_compare(step):
+        return "none"
     if forced:
         return "own"
     return "differing" if step.facts.get("contrast") == "logits" else "token"

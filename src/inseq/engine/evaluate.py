@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import pad
 
 from inseq.engine.answers import wide
 from inseq.engine.packing import Packed
@@ -106,22 +105,21 @@ def refuse_nan(target: Target, values: Tensor, what: str) -> None:
 
 
 def _contrast(target: Target, logits: Tensor, packed: Packed, kept: Mapping[int, Tensor]) -> Prediction | None:
-    ids, others = [], []
-    width = packed.ids.shape[1]
-    for job, rows in packed.jobs:
-        contrast = job.example.contrast
-        if contrast is None:
-            return None
-        steps = slice(job.steps.start, job.steps.stop)
-        n = len(job.steps)
-        ids.append(pad(contrast.ids[steps], (0, width - n)).expand(len(rows), -1))
-        other = logits[rows.start : rows.stop]
-        own = kept.get(id(contrast))
-        if own is not None and target.contrast != "token":
-            taken = contrast.differs[steps] if target.contrast == "differing" else torch.ones_like(contrast.differs[steps])
-            elsewhere = own[contrast.index[steps].to(own.device)].to(other)
-            mixed = torch.where(taken.to(other.device)[:, None], elsewhere, other[:, :n])
-            other = torch.cat([mixed, other[:, n:]], 1)
-        others.append(other)
-    joined = torch.cat(others) if len(others) > 1 else others[0]
-    return Prediction(joined.flatten(0, 1), torch.cat(ids).to(logits.device).flatten())
+    contrasts = [job.example.contrast for job, _ in packed.jobs]
+    if target.contrast == "none" or any(contrast is None for contrast in contrasts):
+        return None
+    ids = torch.zeros_like(packed.ids)
+    others = logits if target.contrast == "token" or not kept else logits.clone()
+    for (job, rows), contrast in zip(packed.jobs, contrasts, strict=True):
+        assert contrast is not None
+        steps, n = slice(job.steps.start, job.steps.stop), len(job.steps)
+        ids[rows.start : rows.stop, :n] = contrast.ids[steps]
+        if others is not logits and id(contrast) in kept:
+            at = torch.arange(n, device=logits.device)
+            if target.contrast == "differing":
+                at = at[contrast.differs[steps].to(at.device)]
+            own = kept[id(contrast)]
+            others[rows.start : rows.stop, at] = own[contrast.index[steps][at.to(contrast.index.device)].to(own.device)].to(
+                others
+            )
+    return Prediction(others.flatten(0, 1), ids.to(logits.device).flatten())

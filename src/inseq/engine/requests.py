@@ -15,6 +15,7 @@ from inseq.text.example import Example
 
 T = TypeVar("T")
 Site = Literal["encoder", "decoder", "cross"]
+ContrastKind = Literal["none", "token", "differing", "own"]
 
 
 @dataclass(frozen=True)
@@ -63,9 +64,9 @@ class Target:
     Attributes:
         function: of a :class:`Prediction`; of a :class:`StepForward` where ``stepwise``.
         name: what errors call it.
-        contrast: which logits the contrast's tokens are looked up in: those of the very prediction they are compared with
-            (``"token"``); those under their own context, which are constant, at the steps where that context differs
-            (``"differing"``); or the latter at every step (``"own"``).
+        contrast: which predictions the contrast's tokens are looked up in: none, as the function needs no contrast
+            (``"none"``); those they are compared with (``"token"``); those under their own context, which are constant, at
+            the steps where that context differs (``"differing"``); or the latter at every step (``"own"``).
         passes: over how many forwards with dropout the value is averaged; 0 for one forward without.
         seed: of those passes.
         stepwise: whether every step is run by itself, with a forward of the whole model that ends at its prefix.
@@ -73,7 +74,7 @@ class Target:
 
     function: Callable[[Any], Any]
     name: str = "custom"
-    contrast: Literal["token", "differing", "own"] = "differing"
+    contrast: ContrastKind = "differing"
     passes: int = 0
     seed: int = 0
     stepwise: bool = False

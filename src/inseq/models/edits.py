@@ -21,6 +21,7 @@ AttentionFunction = Callable[..., tuple[Tensor, Tensor | None]]
 
 _NAME = "inseq"
 _adding = RLock()
+_drawing = RLock()
 _locks: WeakKeyDictionary[nn.Module, Any] = WeakKeyDictionary()
 _function: ContextVar[AttentionFunction | None] = ContextVar("attention function", default=None)
 
@@ -66,7 +67,7 @@ def dropout(model: nn.Module, seed: int) -> Iterator[None]:
     """Let a model drop units as in training, drawn with ``seed``; the global random state is left as it was."""
     training = [(module, module.training) for module in model.modules()]
     cuda = sorted({p.device.index for p in model.parameters() if p.device.type == "cuda"})
-    with torch.random.fork_rng(devices=cuda):
+    with _drawing, torch.random.fork_rng(devices=cuda):
         torch.default_generator.manual_seed(seed)
         for device in cuda:
             torch.cuda.default_generators[device].manual_seed(seed)
