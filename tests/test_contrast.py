@@ -298,6 +298,16 @@ def test_the_source_alone(forced: bool) -> None:
         assert relative(found[i].source_attributions, expected) < 10 * TOLERANCE
 
 
+def test_a_contrast_of_a_decoder_only_model_ends_as_the_output_does() -> None:
+    model = compared.load("gpt2")
+    ended, cut = (
+        model.attribute("w1", output, step_scores=["contrast_prob"], contrast_targets="w1 w4", **QUIET)
+        for output in ("w1 w2 </s>", "w1 w2 w3")
+    )
+    assert ended.info["contrast"][0]["tokens"] == [["w2", "w4"], ["</s>", "</s>"]]
+    assert cut.info["contrast"][0]["tokens"] == [["w2", "w4"], ["w3", "w4"]]
+
+
 def test_what_is_always_zero_is_noted() -> None:
     model = compared.load("marian")
     arguments: dict[str, Any] = {"contrast_sources": "w8", "attributed_fn": "pcxmi", **QUIET}

@@ -79,7 +79,10 @@ def _sources(adapter: Adapter, asked: Compared, jobs: Sequence[Explained]) -> li
 
 
 def _targets(adapter: Adapter, asked: Compared, jobs: Sequence[Explained], texts: Sequence[str]) -> list[list[int]]:
-    """The other outputs' ids, whole: with the prompt of a decoder-only model, or the decoder's start."""
+    """The other outputs' ids, whole: with the prompt of a decoder-only model, or the decoder's start.
+
+    A text for a decoder-only model ends as the output does: with the end token, where that has one.
+    """
     if asked.contrast_targets is None:
         return [job.target for job in jobs]
     encoder, size = adapter.encoder, len(adapter.tables["decoder"].weight)
@@ -91,10 +94,11 @@ def _targets(adapter: Adapter, asked: Compared, jobs: Sequence[Explained], texts
             found.append(ids if encoder.start is None or ids[0] == encoder.start else [encoder.start, *ids])
         elif encoder.start is not None:
             found.append(encoder.target_ids(entry))
-        elif encoder.tokenizer.is_fast or not entry.startswith(texts[i]):
-            found.append(encoder.input_ids(entry))
         else:
-            found.append(encoder.continued_ids(texts[i], entry, name)[0])
+            whole = encoder.tokenizer.is_fast or not entry.startswith(texts[i])
+            ids = encoder.input_ids(entry) if whole else encoder.continued_ids(texts[i], entry, name)[0]
+            end = jobs[i].target[-1:] if jobs[i].target[-1] == adapter.special_id("eos") != ids[-1] else []
+            found.append([*ids, *end])
     return found
 
 
