@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import compared
+import harness
 import pytest
 import torch
 from compared import QUIET
 from torch import Tensor
 
+from inseq.engine.packing import Job, pack
+from inseq.engine.requests import Score, Target
+from inseq.engine.stepwise import step_values
 from inseq.errors import ArgumentError
 
 
@@ -53,6 +58,24 @@ def test_bad_targets_are_diagnosed(function: Callable[..., Any], message: str) -
     model = compared.load("gpt2")
     with pytest.raises(ArgumentError, match=message):
         model.attribute("w1", "w1 w2 w3", attributed_fn=function, **QUIET)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "marian"])
+def test_stepwise_functions_refuse_rows_with_tokens_left_out(name: str) -> None:
+    made, _ = harness.adapter(name)
+    case = harness.cases(name)[0]
+    source = [] if case.source is None else case.source.tolist()
+    x = made.example(source, case.target.tolist(), case.first, [case.first])
+    packed = pack([Job(Score(x), range(1), range(1))])
+    target = Target(lambda forward: forward.output.logits[:, -1, 0], "first", stepwise=True)
+    inputs = packed.inputs
+    assert step_values(target, made, packed, inputs, True)[0].shape == (1,)
+    gaps = [replace(inputs, at=inputs.at - 1)]
+    if inputs.source_keep is not None:
+        gaps.append(replace(inputs, source_keep=inputs.source_keep & (torch.arange(case.n_source) > 0)))
+    for gap in gaps:
+        with pytest.raises(ArgumentError, match="'first' is run on whole prefixes, step by step, and this method leaves"):
+            step_values(target, made, packed, gap, True)
 
 
 @pytest.mark.parametrize("function", [lambda p: p.logits[:, 0].detach(), lambda args: last(args)[:, 0].detach()])

@@ -114,12 +114,9 @@ def _contrast(target: Target, logits: Tensor, packed: Packed, kept: Mapping[int,
         assert contrast is not None
         steps, n = slice(job.steps.start, job.steps.stop), len(job.steps)
         ids[rows.start : rows.stop, :n] = contrast.ids[steps]
-        if others is not logits and id(contrast) in kept:
-            at = torch.arange(n, device=logits.device)
-            if target.contrast == "differing":
-                at = at[contrast.differs[steps].to(at.device)]
-            own = kept[id(contrast)]
-            others[rows.start : rows.stop, at] = own[contrast.index[steps][at.to(contrast.index.device)].to(own.device)].to(
-                others
-            )
+        own = kept.get(id(contrast))
+        if others is not logits and own is not None:
+            (at,) = (contrast.differs[steps] | (target.contrast == "own")).nonzero(as_tuple=True)
+            elsewhere = own[contrast.index[steps][at].to(own.device)]
+            others[rows.start : rows.stop, at.to(others.device)] = elsewhere.to(others)
     return Prediction(others.flatten(0, 1), ids.to(logits.device).flatten())

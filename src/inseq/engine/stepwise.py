@@ -11,6 +11,7 @@ from inseq.engine.answers import GradientAnswer
 from inseq.engine.evaluate import called, no_gradient, refuse_nan
 from inseq.engine.packing import Packed
 from inseq.engine.requests import StepForward, Target
+from inseq.errors import ArgumentError
 from inseq.models.adapter import Adapter, Inputs
 
 
@@ -31,6 +32,7 @@ def step_values(
     """
     arguments = adapter.arguments(inputs)
     output = adapter.model(**arguments, use_cache=False, return_dict=True)
+    _refuse_gaps(target, packed, inputs)
     ids, source_ids, decoder_ids = _ids(packed)
     values = called(target, StepForward(output, arguments, ids, source_ids, decoder_ids, is_target), len(ids))
     refuse_nan(target, values, "value")
@@ -53,6 +55,19 @@ def step_gradients(target: Target, packed: Packed, values: Float[Tensor, " row"]
     for (job, rows), total in zip(packed.jobs, sums, strict=True):
         GradientAnswer.accumulate(job, rows, range(1), found, total)
     return sums
+
+
+def _refuse_gaps(target: Target, packed: Packed, inputs: Inputs) -> None:
+    """Refuse rows from which tokens were left out: their prefix would not end at the last position, nor fit the ids."""
+    keep = inputs.source_keep
+    whole = bool((inputs.at == inputs.decoder.shape[1] - 1).all())
+    for job, rows in packed.jobs:
+        whole = whole and (keep is None or bool((keep[rows.start : rows.stop].sum(1) == job.example.n_source).all()))
+    if not whole:
+        raise ArgumentError(
+            f"Step function {target.name!r} is run on whole prefixes, step by step, and this method leaves tokens out of them. "
+            "Let the method replace tokens instead, or write the function of a Prediction."
+        )
 
 
 def _ids(packed: Packed) -> tuple[Tensor, Tensor | None, Tensor]:
