@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from inseq.methods import gradient, perturbation
 
 N_STEPS = 6
+TOLERANCE = 2e-5
 TARGETS = ("probability", "logit", "entropy", "crossentropy", "perplexity")
 ENTRIES = [(name, kind) for name, recipe in zoo.ZOO.items() for kind in recipe.attention]
 
@@ -28,13 +29,19 @@ class Row:
 
     ``compared`` says which of the three examples a slow definition is evaluated on, the shortest alone where it is very slow;
     ``half`` how well scores of a bfloat16 model correlate with those of its float32 twin at least, and why that is less than
-    usual stands at the row.
+    usual stands at the row. ``forwards`` is what a batch takes without and with step scores; ``rows`` how many rows an example
+    takes, by its number of features; ``products`` whether each step takes a vector-Jacobian product; ``causal`` what is said
+    of a model that is not causal, by a method that needs one.
     """
 
     slow: Callable[..., Tensor]
     options: dict[str, Any] = field(default_factory=dict)
     compared: tuple[int, ...] = (0, 1, 2)
     half: float = 0.98
+    forwards: tuple[int, int] = (1, 1)
+    rows: Callable[[int], int] = lambda n: 1
+    products: bool = False
+    causal: str | None = None
 
 
 def unknown(case: Case) -> Tensor:
@@ -70,10 +77,10 @@ def _name(case: Case) -> str:
 
 
 METHODS: dict[str, Row] = {
-    "saliency": Row(ref.saliency),
-    "input_x_gradient": Row(ref.input_x_gradient),
-    "integrated_gradients": Row(slow_ig, {"n_steps": N_STEPS}),
-    "occlusion": Row(lambda case, fn, **kwargs: ref.occlusion(case, fn, unknown(case), **kwargs)),
+    "saliency": Row(ref.saliency, products=True),
+    "input_x_gradient": Row(ref.input_x_gradient, products=True),
+    "integrated_gradients": Row(slow_ig, {"n_steps": N_STEPS}, forwards=(2, 2), rows=lambda n: N_STEPS + 2, products=True),
+    "occlusion": Row(lambda case, fn, **kwargs: ref.occlusion(case, fn, unknown(case), **kwargs), rows=lambda n: n + 1),
     "attention": Row(slow_attention),
 }
 N_SAMPLES, N_ORDERS = 12, 2
@@ -92,8 +99,10 @@ def slow_shapley(case: Case, fn: ref.StepFunction, *, only_source: bool = False)
     return ref.shapley_sampling(case, fn, unknown(case), orders, only_source=only_source)
 
 
-METHODS["lime"] = Row(slow_lime, {"n_samples": N_SAMPLES, "seed": 3})
-METHODS["shapley_sampling"] = Row(slow_shapley, {"n_permutations": N_ORDERS, "seed": 3})
+METHODS["lime"] = Row(slow_lime, {"n_samples": N_SAMPLES, "seed": 3}, rows=lambda n: N_SAMPLES)
+METHODS["shapley_sampling"] = Row(
+    slow_shapley, {"n_permutations": N_ORDERS, "seed": 3}, rows=lambda n: 2 + 2 * N_ORDERS * (n - 1)
+)
 
 
 SHORTEST = (2,)
@@ -132,13 +141,10 @@ def slow_discretized(case: Case, fn: ref.StepFunction, strategy: str, *, only_so
 
 def vocabulary(case: Case, source: bool) -> Tensor:
     """[word, dim]: every word as it enters the first layer."""
-    recipe = zoo.ZOO[_name(case)]
-    if case.source is None:
-        return ref.embeddings(Case(case.model, None, torch.cat([torch.arange(recipe.vocab), torch.tensor([0])]), 1))
-    size = recipe.vocab if source else recipe.target_vocab
-    side = case.model.get_encoder() if source else case.model.get_decoder()
+    side = case.model if case.source is None else case.model.get_encoder() if source else case.model.get_decoder()
+    table = side.get_input_embeddings()
     with torch.no_grad():
-        return side.get_input_embeddings()(torch.arange(size)) * ref._factor(case.model)
+        return table(torch.arange(table.num_embeddings)) * ref._factor(case.model)
 
 
 def block(model: Any, only_source: bool = False) -> nn.Module:
@@ -166,12 +172,40 @@ def with_(slow: Callable[..., Tensor], value: str) -> Callable[..., Tensor]:
     return lambda case, fn, **kwargs: slow(case, fn, value, **kwargs)
 
 
-METHODS["smooth_grad"] = Row(with_(slow_smooth, "variance"), {"n_samples": SAMPLES, "seed": 3, "statistic": "variance"})
-METHODS["gradient_shap"] = Row(slow_gradient_shap, {"n_samples": SAMPLES, "seed": 3, "noise": 0.05})
-METHODS["sequential_integrated_gradients"] = Row(slow_sequential, {"n_steps": 2}, SHORTEST)
-METHODS["discretized_integrated_gradients"] = Row(  # rounded embeddings have other nearest words, so the way is another one
-    with_(slow_discretized, "greedy"), {"n_steps": 4, "n_neighbors": 5}, SHORTEST, half=0.8
+METHODS["smooth_grad"] = Row(
+    with_(slow_smooth, "variance"),
+    {"n_samples": SAMPLES, "seed": 3, "statistic": "variance"},
+    forwards=(1, 2),
+    rows=lambda n: SAMPLES + 1,
+    products=True,
 )
-METHODS["layer_gradient_x_activation"] = Row(slow_layer, {"target_layer": OfModel(block)})
-METHODS["layer_integrated_gradients"] = Row(slow_layer_ig, {"target_layer": OfModel(block), "n_steps": 3})
+METHODS["gradient_shap"] = Row(
+    slow_gradient_shap,
+    {"n_samples": SAMPLES, "seed": 3, "noise": 0.05},
+    forwards=(2, 2),
+    rows=lambda n: SAMPLES + 2,
+    products=True,
+)
+METHODS["sequential_integrated_gradients"] = Row(
+    slow_sequential, {"n_steps": 2}, SHORTEST, forwards=(2, 2), rows=lambda n: 2 * n + n + 1, products=True
+)
+METHODS["discretized_integrated_gradients"] = Row(  # rounded embeddings have other nearest words, so the way is another one
+    with_(slow_discretized, "greedy"),
+    {"n_steps": 4, "n_neighbors": 5},
+    SHORTEST,
+    half=0.8,
+    forwards=(2, 2),
+    rows=lambda n: 4 + 2,
+    products=True,
+)
+NO_LAYERS = "its layers have other values at every step. Use 'integrated_gradients'"
+METHODS["layer_gradient_x_activation"] = Row(slow_layer, {"target_layer": OfModel(block)}, products=True, causal=NO_LAYERS)
+METHODS["layer_integrated_gradients"] = Row(
+    slow_layer_ig,
+    {"target_layer": OfModel(block), "n_steps": 3},
+    forwards=(3, 3),
+    rows=lambda n: 2 + 3 + 2,
+    products=True,
+    causal=NO_LAYERS,
+)
 DETERMINED = [m for m in METHODS if m != "attention"]

@@ -10,13 +10,12 @@ import torch
 import zoo
 from harness import relative
 from reference import Case
-from rows import DETERMINED, ENTRIES, METHODS, unknown, unknown_but_ends
+from rows import DETERMINED, ENTRIES, METHODS, TOLERANCE, unknown, unknown_but_ends
 
 from inseq.engine.packing import Budget
 from inseq.methods import method as methods
 from inseq.methods import perturbation
 
-TOLERANCE = 2e-5
 FAMILIES = ("gpt2", "llama", "marian", "t5")
 TINY = Budget(tokens=30, logits=2 * zoo.VOCAB, cotangents=1500)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from inseq.engine.packing import Job
-from inseq.engine.requests import Activations, Capture, Gradient, Request, Score, Site
+from inseq.engine.requests import Activations, Capture, Gradient, Logits, Request, Score, Site
 from inseq.text.example import Example, Role
 
 
@@ -46,6 +46,19 @@ class ScoreAnswer:
     def value(self) -> Tensor:
         assert self.values is not None
         return self.values
+
+
+class LogitsAnswer:
+    """Predictions joined over blocks of steps; they stay where the model is."""
+
+    def __init__(self, request: Logits) -> None:
+        self.blocks: dict[int, Tensor] = {}
+
+    def add(self, job: Job, contribution: Float[Tensor, "step vocab"]) -> None:
+        self.blocks[job.steps.start] = contribution
+
+    def value(self) -> Tensor:
+        return torch.cat([self.blocks[k] for k in sorted(self.blocks)])
 
 
 class GradientAnswer:
@@ -156,6 +169,7 @@ class CaptureAnswer:
 
 ANSWERS: dict[type[Request[Any]], Any] = {
     Score: ScoreAnswer,
+    Logits: LogitsAnswer,
     Gradient: GradientAnswer,
     Activations: ActivationsAnswer,
     Capture: CaptureAnswer,

@@ -290,6 +290,7 @@ class Adapter(ABC):
             context=context,
             vocabulary=self,
             granular=granular,
+            decoder_ids=torch.tensor(read, device=decoder.device),
         )
 
     def embed(self, ids: Int[Tensor, " n"], role: Role) -> Float[Tensor, "n dim"]:

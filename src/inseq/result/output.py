@@ -316,7 +316,7 @@ def merge_attributions(attributions: list[FeatureAttributionOutput]) -> FeatureA
 
 def _merged_info(infos: list[dict[str, Any]]) -> dict[str, Any]:
     merged = {key: value for key, value in infos[0].items() if all(_agree(info.get(key), value) for info in infos)}
-    for key in ("input_texts", "generated_texts"):
+    for key in ("input_texts", "generated_texts", "contrast"):
         lists = [info[key] for info in infos if isinstance(info.get(key), list)]
         if len(lists) == len(infos):
             merged[key] = [text for texts in lists for text in texts]

@@ -80,6 +80,23 @@ class Vocabulary(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
+class Contrast:
+    """Another output, and which of its tokens each step is compared with.
+
+    Attributes:
+        ids: the other token of each step.
+        differs: at which steps the model would write the other token after another context.
+        example: the other output; its steps are the other tokens in order, each once.
+        index: which step of ``example`` each step is compared with.
+    """
+
+    ids: Int[Tensor, " step"] = field(repr=False)
+    differs: Bool[Tensor, " step"] = field(repr=False)
+    example: Example = field(repr=False)
+    index: Int[Tensor, " step"] = field(repr=False)
+
+
+@dataclass(frozen=True, eq=False)
 class Example:
     """One input and the generated tokens to explain.
 
@@ -93,6 +110,8 @@ class Example:
         context: embeddings of decoder tokens that the model reads but that receive no score.
         vocabulary: where replacements are looked up.
         granular: whether axes beyond feature and step are kept, or folded as they stream.
+        decoder_ids: ids of the decoder tokens that the model reads, scored or context.
+        contrast: what the steps are compared with.
     """
 
     features: tuple[Token, ...]
@@ -104,6 +123,8 @@ class Example:
     context: Float[Tensor, "context dim"] = field(repr=False)
     vocabulary: Vocabulary = field(repr=False)
     granular: bool = True
+    decoder_ids: Int[Tensor, " decoder"] | None = field(default=None, repr=False)
+    contrast: Contrast | None = None
 
     def at_steps(self, chosen: Sequence[int]) -> Example:
         """The same input with some of its steps alone."""

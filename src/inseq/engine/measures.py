@@ -1,0 +1,249 @@
+"""What is measured on one packed batch: a model call, and what it gives each job."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from inseq.engine.answers import CaptureAnswer, by_feature, wide
+from inseq.engine.evaluate import cotangents_of, evaluate
+from inseq.engine.gradients import body_gradients, head_cotangents
+from inseq.engine.packing import Budget, Packed
+from inseq.engine.requests import Activations, Capture, Gradient, Layer, Logits, Placed, Request, Score, Target
+from inseq.engine.stepwise import step_gradients, step_values
+from inseq.errors import ArgumentError
+from inseq.models.adapter import Adapter, Inputs, Reading, Site, Tap
+from inseq.models.edits import dropout, is_out_of_memory
+
+StepScores = dict[str, Float[Tensor, " step"]]
+
+
+@dataclass
+class Counters:
+    """What a run cost: model calls, rows and token positions in them, vector-Jacobian products."""
+
+    forwards: int = 0
+    rows: int = 0
+    tokens: int = 0
+    vjps: int = 0
+
+
+@dataclass
+class Run:
+    """What one call of the engine needs to know beside the requests."""
+
+    target: Target
+    recorded: Mapping[str, Target]
+    bar: Any
+    step_scores: dict[int, StepScores] = field(default_factory=dict)
+    contrasts: dict[int, Tensor] = field(default_factory=dict)
+    attributing: bool = True
+
+
+class Measures:
+    """Runs packed batches, whose jobs' requests are of one kind, and says what each job contributes to its answer.
+
+    Attributes:
+        adapter: the model.
+        counters: what was run.
+    """
+
+    def __init__(self, adapter: Adapter) -> None:
+        self.adapter = adapter
+        self.counters = Counters()
+        self._batched: bool | None = None
+
+    def measure(self, packed: Packed, run: Run, budget: Budget) -> Sequence[Any]:
+        """Each job's contribution to the answer of its request."""
+        request = packed.jobs[0][0].request
+        measures: dict[type[Request[Any]], Any] = {
+            Score: self._step_scores if run.target.stepwise else self._scores,
+            Gradient: self._step_gradients if run.target.stepwise else self._gradients,
+            Logits: self._logits,
+            Activations: self._activations,
+            Capture: self._captured,
+        }
+        found: Sequence[Any] = measures[type(request)](packed, run, budget)
+        return found
+
+    def _count(self, packed: Packed) -> None:
+        self.counters.forwards += 1
+        self.counters.rows += len(packed.inputs.decoder)
+        self.counters.tokens += packed.tokens
+
+    def _record(self, logits: Tensor, packed: Packed, run: Run) -> None:
+        """Step scores cost nothing where the original example ran anyway."""
+        wanted = [
+            (job, rows[job.variants.index(original)])
+            for job, rows in packed.jobs
+            if (original := job.request.variants.original) is not None
+            and original in job.variants
+            and id(job.example) in run.step_scores
+        ]
+        if not wanted:
+            return
+        for name, function in run.recorded.items():
+            values = wide(evaluate(function, logits.detach(), packed, run.contrasts)).cpu()
+            for job, row in wanted:
+                scores = run.step_scores[id(job.example)]
+                scores[name] = scores[name].to(values.dtype)
+                scores[name][job.steps.start : job.steps.stop] = values[row, : len(job.steps)]
+
+    def _pass(self, target: Target, k: int) -> AbstractContextManager[None]:
+        return dropout(self.adapter.model, target.seed + k) if target.passes else nullcontext()
+
+    def _scores(self, packed: Packed, run: Run, budget: Budget) -> list[Tensor]:
+        variants = packed.jobs[0][0].request.variants
+        taps = self._taps(packed, (variants.layer,) if isinstance(variants, Placed) else ())
+        placed = packed.placed(taps[0].side) if taps else None
+        mean: Tensor | None = None
+        for k in range(max(1, run.target.passes)):
+            self._count(packed)
+            with self._pass(run.target, k), self.adapter.tapped(taps, placed):
+                reading = self.adapter.read(packed.inputs)
+            if not run.target.passes:
+                self._record(reading.logits, packed, run)
+            with torch.no_grad():
+                values = wide(evaluate(run.target, reading.logits, packed, run.contrasts)).cpu()
+            mean = values if mean is None else mean + (values - mean) / (k + 1)
+        assert mean is not None
+        return [mean[rows.start : rows.stop, : len(job.steps)] for job, rows in packed.jobs]
+
+    def _logits(self, packed: Packed, run: Run, budget: Budget) -> list[Tensor]:
+        self._count(packed)
+        logits = wide(self.adapter.read(packed.inputs).logits)
+        return [logits[rows.start, : len(job.steps)] for job, rows in packed.jobs]
+
+    def _step_scores(self, packed: Packed, run: Run, budget: Budget) -> list[Tensor]:
+        self._count(packed)
+        with torch.no_grad():
+            values, logits = step_values(run.target, self.adapter, packed, packed.inputs, run.attributing)
+        self._record(logits, packed, run)
+        return [wide(values)[rows.start : rows.stop, None].cpu() for _, rows in packed.jobs]
+
+    def _step_gradients(self, packed: Packed, run: Run, budget: Budget) -> list[Tensor]:
+        self._count(packed)
+        request = packed.jobs[0][0].request
+        assert isinstance(request, Gradient)
+        inputs, leaves = _with_leaves(packed)
+        taps = self._taps(packed, request.at)
+        with self.adapter.tapped(taps, packed.placed(taps[0].side) if taps else None) as values:
+            scores, logits = step_values(run.target, self.adapter, packed, inputs, run.attributing)
+        self._record(logits, packed, run)
+        self.counters.vjps += 1
+        return step_gradients(run.target, packed, scores, values if taps else leaves, [tap.side for tap in taps])
+
+    def _captured(self, packed: Packed, run: Run, budget: Budget) -> list[dict[Site, list[Tensor]]]:
+        """Read the attention of every layer as it comes; no layer waits for another."""
+        self._count(packed)
+        found: list[dict[Site, list[Tensor]]] = [{} for _ in packed.jobs]
+
+        def sink(site: Site, layer: int, weights: Tensor) -> None:
+            for (job, rows), sites in zip(packed.jobs, found, strict=True):
+                if isinstance(job.request, Capture) and site in job.request.sites:
+                    sites.setdefault(site, []).append(CaptureAnswer.read(job, site, weights[rows.start]))
+
+        reading = self.adapter.read(packed.inputs, attention=sink)
+        self._record(reading.logits, packed, run)
+        return found
+
+    def _taps(self, packed: Packed, layers: Sequence[Layer]) -> list[Tap]:
+        taps = self.adapter.taps(layers)
+        unscored = any(len(job.example.context) for job, _ in packed.jobs)
+        if unscored and any(tap.side != "source" for tap in taps):
+            raise ArgumentError(
+                "target_layer runs over the decoder's tokens, which receive no scores here: pass attribute_target=True, or "
+                "choose a layer of the encoder."
+            )
+        return taps
+
+    def _activations(self, packed: Packed, run: Run, budget: Budget) -> list[Tensor]:
+        self._count(packed)
+        request = packed.jobs[0][0].request
+        assert isinstance(request, Activations)
+        taps = self._taps(packed, request.at)
+        with self.adapter.tapped(taps) as values:
+            reading = self.adapter.read(packed.inputs)
+        self._record(reading.logits, packed, run)
+        sides = [tap.side for tap in taps]
+        return [by_feature(job, rows, values, sides).cpu() for job, rows in packed.jobs]
+
+    def _gradients(self, packed: Packed, run: Run, budget: Budget) -> list[Tensor]:
+        with self._pass(run.target, 0):
+            sums = self._pass_gradients(packed, run, budget)
+        for k in range(1, run.target.passes):
+            with self._pass(run.target, k):
+                more = self._pass_gradients(packed, run, budget)
+            sums = [total + gradient for total, gradient in zip(sums, more, strict=True)]
+        return [total / run.target.passes for total in sums] if run.target.passes else sums
+
+    def _pass_gradients(self, packed: Packed, run: Run, budget: Budget) -> list[Tensor]:
+        self._count(packed)
+        request = packed.jobs[0][0].request
+        assert isinstance(request, Gradient)
+        inputs, leaves = _with_leaves(packed)
+        taps = self._taps(packed, request.at)
+        with self.adapter.tapped(taps, packed.placed(taps[0].side) if taps else None) as values:
+            reading = self.adapter.read(inputs, differentiable=True)
+        leaves, sides = (values, [tap.side for tap in taps]) if taps else (leaves, [])
+        if not run.target.passes:
+            self._record(reading.logits, packed, run)
+        scores = evaluate(run.target, reading.logits, packed, run.contrasts)
+        real = packed.real.to(scores.device)
+        cotangents = cotangents_of(run.target, real, head_cotangents(reading, scores, real))
+        per_product = inputs.decoder.numel() + (0 if inputs.source is None else inputs.source.numel())
+        chunk = max(1, min(budget.cotangents // per_product, inputs.at.shape[1]))
+        batched = chunk > 1 and self._can_batch(reading, cotangents, inputs.at, leaves)
+        sums: list[list[Tensor]] = [[] for _ in packed.jobs]
+        taken = [by_feature(job, rows, [leaf.detach() for leaf in leaves], sides) for job, rows in packed.jobs]
+        for steps, grads in body_gradients(reading.hidden, cotangents, inputs.at, leaves, chunk, batched):
+            self.counters.vjps += len(steps)
+            for (job, rows), parts, at in zip(packed.jobs, sums, taken, strict=True):
+                if n := max(0, min(len(steps), len(job.steps) - steps.start)):
+                    assert isinstance(job.request, Gradient)
+                    gradient = by_feature(job, rows, [g[:n] for g in grads], sides)
+                    parts.append(job.request.combine(gradient, at, job.variants))
+        return [torch.cat(parts) for parts in sums]
+
+    def _can_batch(self, reading: Reading, cotangents: Tensor, at: Tensor, leaves: Sequence[Tensor]) -> bool:
+        """Whether batched products equal single ones on this model: measured once, at first use."""
+        if self._batched is None:
+            first = slice(0, min(2, at.shape[1]))
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    pair = [
+                        next(
+                            body_gradients(reading.hidden, cotangents[:, first], at[:, first], leaves, 2, batched, keep=True)
+                        )[1]
+                        for batched in (True, False)
+                    ]
+                self._batched = all(_close(a, b) for a, b in zip(*pair, strict=True))
+            except (RuntimeError, NotImplementedError) as error:
+                if is_out_of_memory(error):
+                    raise
+                self._batched = False
+        return self._batched
+
+
+def _with_leaves(packed: Packed) -> tuple[Inputs, list[Tensor]]:
+    """Make the features' embeddings leaves of the graph: the encoder's, the decoder's, or both."""
+    source, decoder = packed.inputs.source, packed.inputs.decoder
+    leaves = []
+    if source is not None:
+        leaves.append(source := source.detach().requires_grad_())
+    if not len(packed.jobs[0][0].example.context):
+        leaves.append(decoder := decoder.detach().requires_grad_())
+    return replace(packed.inputs, source=source, decoder=decoder), leaves
+
+
+def _close(a: Tensor, b: Tensor) -> bool:
+    scale = b.abs().max().clamp_min(1e-12)
+    return bool((a - b).abs().max() <= 1e-2 * scale)
