@@ -7,12 +7,19 @@ from pathlib import Path
 
 import pytest
 
+from inseq.targets import step_function
+
 DOCS = Path(__file__).parent.parent / "docs"
 EXECUTED = sorted(path for path in DOCS.glob("*.md") if ">>>" in path.read_text())
 
 
 @pytest.mark.parametrize("path", EXECUTED, ids=lambda path: path.name)
 def test_examples_give_what_is_shown(path: Path) -> None:
-    found = doctest.testfile(str(path), module_relative=False, optionflags=doctest.NORMALIZE_WHITESPACE)
+    before = dict(step_function._entries)
+    try:
+        found = doctest.testfile(str(path), module_relative=False, optionflags=doctest.NORMALIZE_WHITESPACE)
+    finally:
+        step_function._entries.clear()
+        step_function._entries.update(before)
     assert found.attempted
     assert not found.failed

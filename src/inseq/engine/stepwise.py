@@ -65,8 +65,8 @@ def _refuse_gaps(target: Target, packed: Packed, inputs: Inputs) -> None:
         whole = whole and (keep is None or bool((keep[rows.start : rows.stop].sum(1) == job.example.n_source).all()))
     if not whole:
         raise ArgumentError(
-            f"Step function {target.name!r} is run on whole prefixes, step by step, and this method leaves tokens out of them. "
-            "Let the method replace tokens instead, or write the function of a Prediction."
+            f"Step function {target.name!r} is run on whole prefixes, step by step, and this method leaves tokens out of "
+            "them. Let the method replace tokens instead, or write the function of a Prediction."
         )
 
 
