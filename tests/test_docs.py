@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import doctest
 from pathlib import Path
+from typing import Any
 
 import pytest
-
-from inseq.targets import step_function
 
 DOCS = Path(__file__).parent.parent / "docs"
 EXECUTED = sorted(path for path in DOCS.glob("*.md") if ">>>" in path.read_text())
 
 
 @pytest.mark.parametrize("path", EXECUTED, ids=lambda path: path.name)
-def test_examples_give_what_is_shown(path: Path) -> None:
-    before = dict(step_function._entries)
-    try:
-        found = doctest.testfile(str(path), module_relative=False, optionflags=doctest.NORMALIZE_WHITESPACE)
-    finally:
-        step_function._entries.clear()
-        step_function._entries.update(before)
+def test_examples_give_what_is_shown(path: Path, registered: Any) -> None:
+    found = doctest.testfile(str(path), module_relative=False, optionflags=doctest.NORMALIZE_WHITESPACE)
     assert found.attempted
     assert not found.failed
