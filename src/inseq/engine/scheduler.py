@@ -252,7 +252,7 @@ class Engine:
 
     def _logits(self, packed: Packed, run: Run) -> list[Tensor]:
         self._count(packed)
-        logits = wide(self.adapter.read(packed.inputs).logits)
+        logits = self.adapter.read(packed.inputs).logits
         return [logits[rows.start, : len(job.steps)] for job, rows in packed.jobs]
 
     def _step_scores(self, packed: Packed, run: Run) -> list[Tensor]:
