@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import reference as ref
@@ -156,28 +157,53 @@ def attribution(
     return torch.stack(columns, 1)
 
 
-def dropout_scores(case: Case, n_passes: int, seed: int, fn: ref.StepFunction = ref.probability) -> Tensor:
-    """[step]: the mean over whole forwards of a copy of the model in training mode, each from a seed of its own."""
-    return _dropout(case, n_passes, seed, fn, ref.embeddings(case)).detach()
+@dataclass(frozen=True)
+class Dropout:
+    """The mean of a value over whole forwards of a copy of the model in training mode, each from a seed of its own."""
 
+    case: Case
+    n_passes: int
+    seed: int
+    fn: ref.StepFunction = ref.probability
 
-def dropout_gradients(case: Case, n_passes: int, seed: int, fn: ref.StepFunction = ref.probability) -> Tensor:
-    """[feature, step, dim]: the gradient of that mean."""
-    x = ref.embeddings(case).requires_grad_()
-    values = _dropout(case, n_passes, seed, fn, x)
-    return torch.stack([torch.autograd.grad(value, x, retain_graph=True)[0] for value in values], 1)
+    def values(self, x: Tensor) -> Tensor:
+        """[step]"""
+        case = self.case
+        twin = Case(copy.deepcopy(case.model).train(), case.source, case.target, case.first)
+        passes = []
+        with torch.random.fork_rng(devices=[]):
+            for k in range(self.n_passes):
+                torch.manual_seed(self.seed + k)
+                logits = _whole(twin, x)
+                passes.append(torch.stack([self.fn(logits[t - 1], case.written(t)) for t in case.positions]))
+        return torch.stack(passes).mean(0)
 
+    def scores(self) -> Tensor:
+        """[step]"""
+        return self.values(ref.embeddings(self.case)).detach()
 
-def _dropout(case: Case, n_passes: int, seed: int, fn: ref.StepFunction, x: Tensor) -> Tensor:
-    model = copy.deepcopy(case.model).train()
-    twin = Case(model, case.source, case.target, case.first)
-    passes = []
-    with torch.random.fork_rng(devices=[]):
-        for k in range(n_passes):
-            torch.manual_seed(seed + k)
-            logits = _whole(twin, x)
-            passes.append(torch.stack([fn(logits[t - 1], case.written(t)) for t in case.positions]))
-    return torch.stack(passes).mean(0)
+    def gradients(self, x: Tensor) -> Tensor:
+        """[feature, step, dim]"""
+        x = x.clone().requires_grad_()
+        return torch.stack([torch.autograd.grad(value, x, retain_graph=True)[0] for value in self.values(x)], 1)
+
+    def saliency(self) -> Tensor:
+        return self.gradients(ref.embeddings(self.case)).abs()
+
+    def integrated_gradients(self, baseline: Tensor, nodes: Sequence[float], weights: Sequence[float]) -> Tensor:
+        x = ref.embeddings(self.case)
+        points = zip(nodes, weights, strict=True)
+        total = sum(weight * self.gradients(baseline + node * (x - baseline)) for node, weight in points)
+        return (x - baseline)[:, None] * total
+
+    def occlusion(self, replacement: Tensor) -> Tensor:
+        x = ref.embeddings(self.case)
+        plain, rows = self.scores(), []
+        for i in range(len(x)):
+            altered = x.clone()
+            altered[i] = replacement[i]
+            rows.append(plain - self.values(altered).detach())
+        return torch.stack(rows)
 
 
 def _whole(case: Case, embeds: Tensor) -> Tensor:

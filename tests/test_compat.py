@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -20,8 +20,8 @@ from test_properties import TOLERANCE
 from torch import Tensor
 
 import inseq
-from inseq.errors import ArgumentError, UnknownArgumentError, UnknownNameError
-from inseq.targets import StepFunctionArgs, is_inseq_form, step_function
+from inseq.errors import ArgumentError
+from inseq.targets import StepFunctionArgs, is_inseq_form
 
 
 def last(args: Any) -> Tensor:
@@ -63,20 +63,6 @@ OLD: dict[str, Callable[..., Tensor]] = {
     "perplexity": old_perplexity,
     "top_p_size": old_top_p_size,
 }
-
-
-@pytest.fixture
-def registered() -> Iterator[Callable[..., str]]:
-    """Register functions under names of their own, for one test."""
-    before = dict(step_function._entries)
-
-    def add(function: Callable[..., Any], name: str = "test_function", **arguments: Any) -> str:
-        inseq.register_step_function(function, name, **arguments)
-        return name
-
-    yield add
-    step_function._entries.clear()
-    step_function._entries.update(before)
 
 
 @pytest.mark.parametrize("function", OLD)
@@ -245,6 +231,8 @@ def test_what_else_such_functions_ask_of_the_model(name: str, registered: Callab
     assert encoded.attention_mask.tolist() == [[1] * (2 + len(end)), [1] * (1 + len(end)) + [0]]
     assert len(encoded) == 2
     assert m.encode("w1", add_special_tokens=False).input_ids.tolist() == [[5]]
+    baseline = m.encode(["w1 w2", "w3"], return_baseline=True).to("cpu")[:2].baseline_ids
+    assert baseline.tolist() == [[zoo.UNK, zoo.UNK], [zoo.UNK, *(end or [zoo.UNK])]]
     assert m.decode(encoded.input_ids) == ["w1 w2", "w3"]
     assert m.convert_ids_to_tokens(torch.tensor([5, 6])) == m.convert_string_to_tokens("w1 w2") == ["w1", "w2"]
     assert m.convert_ids_to_tokens([[5], [6]]) == [["w1"], ["w2"]]
@@ -273,6 +261,45 @@ def test_what_else_such_functions_ask_of_the_model(name: str, registered: Callab
             m.encode("w1", as_targets=True)
 
 
+def test_what_inseq_takes_of_a_single_text_is_taken() -> None:
+    """A squeezed batch of one, and counts as integers."""
+    model = compared.load("gpt2")
+
+    def squeezed(args: Any) -> Tensor:
+        return old_probability(args).squeeze()
+
+    def count(args: Any) -> Tensor:
+        return (last(args) > old_logit(args)[:, None]).sum(-1) + 1
+
+    arguments: dict[str, Any] = {"method": "occlusion", **QUIET}
+    for theirs, ours in ((squeezed, "probability"), (count, "rank")):
+        (one,), (other,) = (model.attribute("w1", "w1 w2 w3", attributed_fn=fn, **arguments) for fn in (theirs, ours))
+        assert relative(compared.scores(one), compared.scores(other)) < 10 * TOLERANCE
+
+
+@pytest.mark.parametrize("name", ["gpt2", "marian"])
+def test_a_function_may_put_the_model_in_training_mode(name: str, registered: Callable[..., str]) -> None:
+    """As Monte Carlo functions do, and never put it back: what is read after them is read in evaluation mode."""
+    model, chosen = compared.load(name), compared.texts(name)
+
+    def spread(args: Any) -> Tensor:
+        args.attribution_model.train()
+        batch = args.attribution_model.formatter.convert_args_to_batch(args)
+        passes = []
+        for _ in range(4):
+            args.forward_output = args.attribution_model.get_forward_output(batch)
+            passes.append(old_probability(args))
+        return torch.stack(passes).std(0)
+
+    noisy, plain = registered(spread, "test_a"), registered(old_probability, "test_b")
+    with torch.random.fork_rng(devices=[]):
+        found = model.attribute(chosen.inputs, chosen.outputs, step_scores=[noisy, plain, "probability"], **QUIET)
+    assert not any(module.training for module in model.model.modules())
+    for one in found:
+        assert (one.step_scores[noisy] > 0).all()
+        assert relative(one.step_scores[plain], one.step_scores["probability"]) < 5 * TOLERANCE
+
+
 def test_the_two_forms_are_told_apart() -> None:
     def annotated(a: StepFunctionArgs, x: int = 1) -> None: ...
 
@@ -283,59 +310,6 @@ def test_the_two_forms_are_told_apart() -> None:
     assert [is_inseq_form(f) for f in (old_logit, annotated, quoted, ours)] == [True, True, True, False]
     assert not is_inseq_form(partial(ours))
     assert not is_inseq_form(lambda: None)
-
-
-def test_ours_by_name_and_by_decorator(registered: Callable[..., str]) -> None:
-    model = compared.load("gpt2")
-
-    def doubled(p: inseq.Prediction, *, factor: float = 2.0) -> Tensor:
-        return factor * p.logits.gather(-1, p.ids[:, None])[:, 0]
-
-    name = registered(doubled, aggregate_map={"spans": "prod"})
-    assert step_function[name].facts["merge"] == "prod"
-    assert step_function[registered(doubled, "test_other")].facts["merge"] == "absmax"
-    (found,) = model.attribute("w1", "w1 w2 w3", step_scores=[name, "logit"], factor=3.0, **QUIET)
-    torch.testing.assert_close(found.step_scores[name], 3 * found.step_scores["logit"])
-    assert name in inseq.list_step_functions()
-
-    @inseq.step_function("test_third", merge="sum")
-    def third(p: inseq.Prediction) -> Tensor:
-        assert p.contrast is not None
-        return p.contrast.logits.gather(-1, p.contrast.ids[:, None])[:, 0]
-
-    arguments: dict[str, Any] = {"contrast_targets": "w1 w4 w3", "step_scores": ["test_third", "contrast_logits"], **QUIET}
-    (found,) = model.attribute("w1", "w1 w2 w3", attributed_fn="test_third", **arguments)
-    torch.testing.assert_close(found.step_scores["test_third"], found.step_scores["contrast_logits"])
-
-
-def test_registering_is_careful(registered: Callable[..., str]) -> None:
-    registered(old_logit)
-    with pytest.raises(ArgumentError, match="'test_function' exists: choose another identifier, or pass overwrite=True"):
-        registered(old_entropy)
-    registered(old_entropy, overwrite=True)
-    assert step_function["test_function"].function.function is old_entropy
-    with pytest.raises(UnknownNameError, match=r"Unknown aggregation function 'product'.*Known: .*prod"):
-        registered(old_logit, "test_a", aggregate_map={"spans": "product"})
-    with pytest.raises(ArgumentError, match=r"the aggregator 'span'. Did you mean 'spans'"):
-        registered(old_logit, "test_a", aggregate_map={"span": "prod"})
-    with pytest.raises(ArgumentError, match=r"aggregate_map must be a mapping .*, got str"):
-        registered(old_logit, "test_a", aggregate_map="prod")
-    with pytest.raises(ArgumentError, match="fn must be a function, got int"):
-        registered(3, "test_a")
-    with pytest.raises(ArgumentError, match="identifier must be a name, got 3"):
-        inseq.register_step_function(old_logit, 3)  # type: ignore[arg-type]
-    assert "test_a" not in step_function
-    with pytest.raises(ValueError, match="already registered"):
-        inseq.step_function("test_function")(old_logit)
-
-
-def test_options_of_old_functions_are_routed_and_required(registered: Callable[..., str]) -> None:
-    model = compared.load("gpt2")
-    name = registered(old_top_p_size)
-    with pytest.raises(ArgumentError, match="Step function 'test_function' needs top_p="):
-        model.attribute("w1", "w1 w2", step_scores=[name], **QUIET)
-    with pytest.raises(UnknownArgumentError, match=r"'top_q'. Did you mean 'top_p'"):
-        model.attribute("w1", "w1 w2", step_scores=[name], top_q=0.5, **QUIET)
 
 
 @pytest.mark.parametrize("error", [ValueError("no"), KeyboardInterrupt()])

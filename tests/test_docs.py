@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ EXECUTED = sorted(path for path in DOCS.glob("*.md") if ">>>" in path.read_text(
 
 
 @pytest.mark.parametrize("path", EXECUTED, ids=lambda path: path.name)
-def test_examples_give_what_is_shown(path: Path) -> None:
+def test_examples_give_what_is_shown(path: Path, registered: Any) -> None:
     found = doctest.testfile(str(path), module_relative=False, optionflags=doctest.NORMALIZE_WHITESPACE)
     assert found.attempted
     assert not found.failed

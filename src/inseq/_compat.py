@@ -19,7 +19,11 @@ _Side = tuple[Tensor | None, Tensor | None, Tensor | None]
 
 
 def call(function: Callable[..., Any], model: ModelOfArgs, options: dict[str, Any], forward: StepForward) -> Any:
-    """Call a function of ``args`` on one forward of the engine."""
+    """Call a function of ``args`` on one forward of the engine.
+
+    A single number stands for a batch of one, and counts for numbers. A function that puts the model in training mode does
+    so until it returns.
+    """
     given, sourced = forward.arguments, model.is_encoder_decoder
     args = StepFunctionArgs(
         attribution_model=model,
@@ -33,7 +37,15 @@ def call(function: Callable[..., Any], model: ModelOfArgs, options: dict[str, An
         encoder_input_embeds=given["inputs_embeds"] if sourced else None,
         encoder_attention_mask=given["attention_mask"] if sourced else None,
     )
-    return function(args, **options)
+    try:
+        values = function(args, **options)
+    finally:
+        if model.model.training:
+            model.model.eval()
+    if not isinstance(values, Tensor):
+        return values
+    values = values.reshape(1) if values.ndim == 0 and len(forward.ids) == 1 else values
+    return values if values.is_floating_point() or values.is_complex() else values.float()
 
 
 @dataclass(frozen=True)
@@ -44,16 +56,24 @@ class BatchEncoding:
         input_ids: Int["row position"].
         attention_mask: 1 where a position is real.
         input_tokens: the pieces, without padding.
+        baseline_ids: the unknown token in every place but that of ends and starts, where it was asked for.
     """
 
     input_ids: Tensor
     attention_mask: Tensor
     input_tokens: list[list[str]]
+    baseline_ids: Tensor | None = None
 
     def __getitem__(self, positions: slice) -> BatchEncoding:
         """The same positions of every row."""
         tokens = [row[positions] for row in self.input_tokens]
-        return BatchEncoding(self.input_ids[:, positions], self.attention_mask[:, positions], tokens)
+        baseline = None if self.baseline_ids is None else self.baseline_ids[:, positions]
+        return BatchEncoding(self.input_ids[:, positions], self.attention_mask[:, positions], tokens, baseline)
+
+    def to(self, device: Any) -> BatchEncoding:
+        """The same on another device."""
+        baseline = None if self.baseline_ids is None else self.baseline_ids.to(device)
+        return BatchEncoding(self.input_ids.to(device), self.attention_mask.to(device), self.input_tokens, baseline)
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -109,34 +129,48 @@ class ModelOfArgs:
         return self._table(as_targets=False).weight.detach()
 
     def encode(
-        self, texts: str | Sequence[str], as_targets: bool = False, *, add_special_tokens: bool = True
+        self,
+        texts: str | Sequence[str],
+        as_targets: bool = False,
+        return_baseline: bool = False,
+        include_eos_baseline: bool = False,
+        add_bos_token: bool = True,
+        add_special_tokens: bool = True,
     ) -> BatchEncoding:
         """Ids of texts as the model reads them; of an encoder-decoder's outputs with ``as_targets``, the start included."""
-        encoder = self._adapter.encoder
-        if as_targets and encoder.start is None:
+        start = self._adapter.encoder.start
+        if as_targets and start is None:
             raise ArgumentError("encode(as_targets=True) is for encoder-decoder models: a decoder-only model has one side.")
         given = [texts] if isinstance(texts, str) else list(texts)
-        rows = []
-        for text in given:
-            if add_special_tokens:
-                rows.append(encoder.target_ids(text) if as_targets else encoder.input_ids(text))
-            else:
-                which = {"text_target": text} if as_targets else {"text": text}
-                plain = list(self.tokenizer(**which, add_special_tokens=False)["input_ids"])
-                rows.append([encoder.start, *plain] if as_targets and encoder.start is not None else plain)
+        side = "text_target" if as_targets else "text"
+        rows = [
+            list(self.tokenizer(**{side: text}, add_special_tokens=add_special_tokens, truncation=False)["input_ids"])
+            for text in given
+        ]
+        if as_targets and add_bos_token and start is not None:
+            rows = [[start, *row] for row in rows]
         length = max(len(row) for row in rows)
         padding = self._adapter.special_id("pad") or self.eos_token_id or 0
-        ids = [[*row, *[padding] * (length - len(row))] for row in rows]
-        mask = [[1] * len(row) + [0] * (length - len(row)) for row in rows]
+        ids = torch.tensor([[*row, *[padding] * (length - len(row))] for row in rows], device=self.device)
+        mask = torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in rows], device=self.device)
         tokens = [self.tokenizer.convert_ids_to_tokens(row) for row in rows]
-        return BatchEncoding(torch.tensor(ids, device=self.device), torch.tensor(mask, device=self.device), tokens)
+        baseline = self._baseline(ids, as_targets, include_eos_baseline) if return_baseline else None
+        return BatchEncoding(ids, mask, tokens, baseline)
+
+    def _baseline(self, ids: Tensor, as_targets: bool, include_eos: bool) -> Tensor:
+        unknown = next(i for name in ("unk", "pad", "eos") if (i := self._adapter.special_id(name)) is not None)
+        ends, starts = (-1 if i is None else i for i in (self.eos_token_id, self.bos_token_id))
+        kept = ids.eq(-1 if include_eos else ends)
+        if as_targets:
+            kept[:, 0] |= ids[:, 0].eq(starts)
+        return torch.where(kept, ids, torch.full_like(ids, unknown))
 
     def decode(self, ids: Any, skip_special_tokens: bool = True) -> list[str]:
         rows = ids.tolist() if isinstance(ids, Tensor) else ids
         rows = rows if rows and isinstance(rows[0], list) else [rows]
         return [self.tokenizer.decode(row, skip_special_tokens=skip_special_tokens) for row in rows]
 
-    def embed(self, inputs: Any, as_targets: bool = False, *, add_special_tokens: bool = True) -> Tensor:
+    def embed(self, inputs: Any, as_targets: bool = False, add_special_tokens: bool = True) -> Tensor:
         """Embeddings of texts or ids, as the model's forward takes them."""
         if not isinstance(inputs, Tensor):
             inputs = self.encode(inputs, as_targets, add_special_tokens=add_special_tokens).input_ids
@@ -170,6 +204,23 @@ class ModelOfArgs:
             )
         given = _named("", source, use_embeddings) | _named("decoder_", decoder, use_embeddings)
         return self.model(**given, **kwargs)
+
+    @property
+    def formatter(self) -> ModelOfArgs:
+        """What Inseq has a class of its own for: :meth:`convert_args_to_batch`."""
+        return self
+
+    def convert_args_to_batch(self, args: StepFunctionArgs) -> StepFunctionArgs:
+        """What :meth:`get_forward_output` takes: the args themselves."""
+        return args
+
+    def train(self, mode: bool = True) -> None:
+        """Put the model in training mode, until the function returns."""
+        self.model.train(mode)
+
+    def eval(self) -> None:
+        """Put the model in evaluation mode, in which it is anyway."""
+        self.model.eval()
 
     def output2logits(self, forward_output: Any) -> Tensor:
         """Predictions of the last position: Float["row vocab"]."""

@@ -126,6 +126,11 @@ def plan_call(
     compared = Compared(**bound.get("contrast", {}))
     _require_contrast(comparing, compared)
     forced = compared.contrast_force_inputs
+    if forced and target.facts.get("contrast") == "token" and not target.facts.get("difference"):
+        raise ArgumentError(
+            f"attributed_fn {target.name!r} with contrast_force_inputs=True does not depend on the input at all: the "
+            "contrast's prediction is then constant. Use 'contrast_prob_diff' or 'contrast_logits_diff', or leave it False."
+        )
     prepared = _Preparation(model, [])
     return Plan(
         method=entry,

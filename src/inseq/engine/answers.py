@@ -49,13 +49,13 @@ class ScoreAnswer:
 
 
 class LogitsAnswer:
-    """Predictions joined over blocks of steps; they stay where the model is."""
+    """Predictions joined over blocks of steps, off the device."""
 
     def __init__(self, request: Logits) -> None:
         self.blocks: dict[int, Tensor] = {}
 
     def add(self, job: Job, contribution: Float[Tensor, "step vocab"]) -> None:
-        self.blocks[job.steps.start] = contribution
+        self.blocks[job.steps.start] = contribution.cpu()
 
     def value(self) -> Tensor:
         return torch.cat([self.blocks[k] for k in sorted(self.blocks)])

@@ -118,7 +118,7 @@ class Measures:
 
     def _logits(self, packed: Packed, run: Run, budget: Budget) -> list[Tensor]:
         self._count(packed)
-        logits = wide(self.adapter.read(packed.inputs).logits)
+        logits = self.adapter.read(packed.inputs).logits
         return [logits[rows.start, : len(job.steps)] for job, rows in packed.jobs]
 
     def _step_scores(self, packed: Packed, run: Run, budget: Budget) -> list[Tensor]:

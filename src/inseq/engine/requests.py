@@ -260,7 +260,7 @@ class Score(Request[Tensor]):
 
 @dataclass(frozen=True, eq=False)
 class Logits(Request[Tensor]):
-    """The model's predictions at the steps of the example itself: Float["step vocab"], in float32 or wider."""
+    """The model's predictions at the steps of the example itself: Float["step vocab"], in the model's own type."""
 
 
 @dataclass(frozen=True, eq=False)
