@@ -18,7 +18,7 @@ from torch import Tensor
 
 from inseq.engine.packing import Budget
 from inseq.methods import method as methods
-from inseq.methods import perturbation
+from inseq.methods import shapley, surrogate
 
 N_STEPS = 6
 TOLERANCE = 2e-5
@@ -81,13 +81,13 @@ N_SAMPLES, N_ORDERS = 12, 2
 def slow_lime(case: Case, fn: ref.StepFunction, *, only_source: bool = False) -> Tensor:
     n = case.n_source if only_source else case.n_features
     never = (unknown(case) == ref.embeddings(case)).all(1)[:n]
-    kept = perturbation.draw_kept(N_SAMPLES, n, seed=3) | never
+    kept = surrogate.draw_kept(N_SAMPLES, n, seed=3) | never
     return ref.lime(case, fn, unknown(case), kept, width=0.25, ridge=1.0, only_source=only_source)
 
 
 def slow_shapley(case: Case, fn: ref.StepFunction, *, only_source: bool = False) -> Tensor:
     n = case.n_source if only_source else case.n_features
-    orders = perturbation.draw_orders(N_ORDERS, n, seed=3)
+    orders = shapley.draw_orders(N_ORDERS, n, seed=3)
     return ref.shapley_sampling(case, fn, unknown(case), orders, only_source=only_source)
 
 
@@ -256,14 +256,14 @@ def test_equal_tokens_have_equal_shapley_values() -> None:
 
 
 def test_lime_recovers_a_linear_target_and_says_how_well() -> None:
-    z = perturbation.draw_kept(200, 6, seed=1).double()
+    z = surrogate.draw_kept(200, 6, seed=1).double()
     true = torch.tensor([3.0, -2.0, 0.5, 0.0, 1.0, 4.0]).double()
     weights = torch.rand(200, generator=torch.Generator().manual_seed(0)).double()
-    got, fit = perturbation.weighted_ridge(z, z @ true + 7, weights, ridge=1e-9)
+    got, fit = surrogate.weighted_ridge(z, z @ true + 7, weights, ridge=1e-9)
     torch.testing.assert_close(got, true)
     assert fit > 0.999999
     noise = torch.randn(200, generator=torch.Generator().manual_seed(1)).double()
-    assert perturbation.weighted_ridge(z, noise, weights, ridge=1e-9)[1] < 0.2
+    assert surrogate.weighted_ridge(z, noise, weights, ridge=1e-9)[1] < 0.2
 
 
 @pytest.mark.parametrize("method", ["lime", "shapley_sampling"])

@@ -38,9 +38,9 @@ class ScoreAnswer:
         self.shape = (len(request.variants), len(request.example.steps))
         self.values: Tensor | None = None
 
-    def add(self, job: Job, contribution: Float[Tensor, "row step"]) -> None:
+    def add(self, job: Job, contribution: Float[Tensor, "row step *extra"]) -> None:
         if self.values is None:
-            self.values = contribution.new_zeros(self.shape)
+            self.values = contribution.new_zeros(*self.shape, *contribution.shape[2:])
         self.values[job.variants.start : job.variants.stop, job.steps.start : job.steps.stop] = contribution
 
     def value(self) -> Tensor:

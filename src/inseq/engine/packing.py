@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
-from inseq.engine.requests import Gradient, Request
+from inseq.engine.placing import joined, padded, place
+from inseq.engine.requests import Deleted, Gradient, Request
+from inseq.errors import UnsupportedModelError
 from inseq.models.adapter import Inputs
 from inseq.text.example import Example
 
@@ -90,7 +92,15 @@ def jobs_of(request: Request[Any], causal: bool, overhead: int) -> list[Job]:
 
     Gradients are cut into blocks of steps of similar prefix length, so that a block's backward covers its own prefix and
     no more. A model that is not causal needs a prefix of its own for every step.
+
+    Raises:
+        UnsupportedModelError: if features are deleted for a model that is not causal, which would see the padding.
     """
+    if not causal and isinstance(request.variants, Deleted):
+        raise UnsupportedModelError(
+            "This model is not causal: it would read the padding of a row that has become shorter, so that deleting a token "
+            "cannot be right. Use removal='replace'."
+        )
     n = len(request.example.steps)
     size = 1 if not causal else block_size(request.example, overhead) if isinstance(request, Gradient) else n
     variants = range(len(request.variants))
@@ -161,28 +171,9 @@ class Packed:
 
 def pack(jobs: Sequence[Job]) -> Packed:
     """Make the rows of a batch and pad them on the right."""
-    sources, decoders, ats, ids, placed = [], [], [], [], []
-    row = 0
-    for job in jobs:
-        x, r = job.example, job.rows
-        embeds = job.request.variants.rows(x, job.variants.start, job.variants.stop)
-        sources.append(embeds[:, : x.n_source])
-        decoder = x.context.expand(r, -1, -1) if len(x.context) else embeds[:, x.n_source :]
-        decoders.append(decoder[:, : job.n_decoder])
-        ats.append(x.at[job.steps.start : job.steps.stop].expand(r, -1))
-        ids.append(x.step_ids[job.steps.start : job.steps.stop].expand(r, -1))
-        placed.append((job, range(row, row + r)))
-        row += r
-    has_source = sources[0].shape[1] > 0
-    keep = _padded([torch.ones_like(s[:, :, 0], dtype=torch.bool) for s in sources]) if has_source else None
-    real = _padded([torch.ones_like(a, dtype=torch.bool) for a in ats])
-    inputs = Inputs(_padded(sources) if has_source else None, keep, _padded(decoders), _padded(ats))
-    return Packed(inputs, tuple(placed), _padded(ids), real)
-
-
-def _padded(parts: Sequence[Tensor]) -> Tensor:
-    """Join along rows, padding the second axis with zeros."""
-    length = max(part.shape[1] for part in parts)
-    if all(part.shape[1] == length for part in parts):
-        return torch.cat(list(parts)) if len(parts) > 1 else parts[0]
-    return torch.cat([pad(part, (0, 0) * (part.ndim - 2) + (0, length - part.shape[1])) for part in parts])
+    rows = [place(job.request, job.variants, job.steps, job.n_decoder) for job in jobs]
+    ids = [job.example.step_ids[job.steps.start : job.steps.stop].expand(job.rows, -1) for job in jobs]
+    ends = accumulate(job.rows for job in jobs)
+    placed = tuple((job, range(end - job.rows, end)) for job, end in zip(jobs, ends, strict=True))
+    real = padded([torch.ones_like(each, dtype=torch.bool) for each in ids])
+    return Packed(joined(rows), placed, padded(ids), real)

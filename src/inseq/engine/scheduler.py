@@ -15,9 +15,10 @@ from tqdm.auto import tqdm
 from inseq.engine.answers import ANSWERS, Answer, CaptureAnswer, GradientAnswer, wide
 from inseq.engine.gradients import body_gradients, head_cotangents
 from inseq.engine.packing import Budget, Job, Packed, batches, default_budget, jobs_of, pack
-from inseq.engine.requests import Capture, Gradient, Prediction, Request, Score, StepFunction
+from inseq.engine.requests import Capture, Gradient, Hidden, Prediction, Request, Score, StepFunction
 from inseq.models.adapter import Adapter, Inputs, Reading, Site
 from inseq.models.edits import fused_activations, guest, is_out_of_memory
+from inseq.models.hiding import prepare_hiding
 from inseq.text.example import Example
 
 PROGRESS_DELAY = 0.5
@@ -155,6 +156,8 @@ class Engine:
 
     def _run_batch(self, batch: Sequence[Job], answers: Mapping[int, Answer], run: Run) -> None:
         packed = pack(batch)
+        if any(isinstance(job.request.variants, Hidden) for job in batch):
+            prepare_hiding(self.adapter)
         measures: dict[type[Any], Callable[[Packed, Run], Sequence[Any]]] = {
             Score: self._scores,
             Gradient: self._gradients,
@@ -171,9 +174,12 @@ class Engine:
         self.counters.rows += len(packed.inputs.decoder)
         self.counters.tokens += packed.tokens
 
-    def _evaluate(self, function: StepFunction, logits: Tensor, packed: Packed) -> Float[Tensor, "row step"]:
+    def _evaluate(
+        self, function: Callable[[Prediction], Tensor], logits: Tensor, packed: Packed
+    ) -> Float[Tensor, "row step *extra"]:
         prediction = Prediction(wide(logits).flatten(0, 1), packed.ids.to(logits.device).flatten())
-        return function(prediction).reshape(packed.ids.shape)
+        values = function(prediction)
+        return values.reshape(*packed.ids.shape, *values.shape[1:])
 
     def _record(self, logits: Tensor, packed: Packed, run: Run) -> None:
         """Step scores cost nothing where the original example ran anyway."""
@@ -196,8 +202,11 @@ class Engine:
         reading = self.adapter.read(packed.inputs)
         self._record(reading.logits, packed, run)
         with torch.no_grad():
-            values = wide(self._evaluate(run.target, reading.logits, packed)).cpu()
-        return [values[rows.start : rows.stop, : len(job.steps)] for job, rows in packed.jobs]
+            functions = [_function(job.request, run) for job, _ in packed.jobs]
+            values = {f: wide(self._evaluate(f, reading.logits, packed)).cpu() for f in dict.fromkeys(functions)}
+        return [
+            values[f][rows.start : rows.stop, : len(job.steps)] for f, (job, rows) in zip(functions, packed.jobs, strict=True)
+        ]
 
     def _captured(self, packed: Packed, run: Run) -> list[dict[Site, list[Tensor]]]:
         """Read the attention of every layer as it comes; no layer waits for another."""
@@ -249,6 +258,10 @@ class Engine:
                     raise
                 self._batched = False
         return self._batched
+
+
+def _function(request: Request[Any], run: Run) -> Callable[[Prediction], Tensor]:
+    return request.target if isinstance(request, Score) and request.target is not None else run.target
 
 
 def _with_leaves(packed: Packed) -> tuple[Inputs, list[Tensor]]:

@@ -27,15 +27,17 @@ class Inputs:
 
     Attributes:
         source: encoder embeddings in first-layer units, or None for a decoder-only model.
-        source_keep: which source positions are real.
+        source_keep: which source positions are real, and may be attended to.
         decoder: decoder embeddings in first-layer units.
         at: the decoder positions whose predictions are wanted.
+        decoder_keep: which decoder positions may be attended to; None for all.
     """
 
     source: Float[Tensor, "row source dim"] | None
     source_keep: Bool[Tensor, "row source"] | None
     decoder: Float[Tensor, "row decoder dim"]
     at: Int[Tensor, "row step"]
+    decoder_keep: Bool[Tensor, "row decoder"] | None = None
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,8 @@ class Adapter(ABC):
         self.causal = True
         self.attention_sites: dict[int, tuple[Site, int]] | None = None
         self.attention_outputs = False
+        self.explicit_positions = False
+        self.hides: str | None = None
         head = model.get_output_embeddings()
         if head is None:
             raise UnsupportedModelError(
@@ -253,6 +257,14 @@ class Adapter(ABC):
         """The id of a token given by its piece or its text."""
         return self.encoder.id_of(token)
 
+    def ids_of(self, text: str, *, special: bool) -> list[int]:
+        """Ids of a text, with or without the special tokens that the tokenizer adds."""
+        return list(self.encoder.tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"])
+
+    def size(self, role: Role) -> int:
+        """How many ids have an embedding."""
+        return len(self.tables["source" if role == "source" else "decoder"].weight)
+
 
 class DecoderOnly(Adapter):
     """GPT-like models: one sequence, prompt and continuation."""
@@ -266,7 +278,13 @@ class DecoderOnly(Adapter):
         self._decoder = _table(model, model)
 
     def arguments(self, inputs: Inputs) -> dict[str, Any]:
-        return {"inputs_embeds": inputs.decoder * self._decoder.feed}
+        arguments: dict[str, Any] = {"inputs_embeds": inputs.decoder * self._decoder.feed}
+        if inputs.decoder_keep is not None:
+            arguments["attention_mask"] = inputs.decoder_keep.long()
+            if self.explicit_positions:
+                positions = torch.arange(inputs.decoder.shape[1], device=inputs.decoder.device)
+                arguments["position_ids"] = positions.expand(len(inputs.decoder), -1)
+        return arguments
 
     def id_arguments(self, source: Tensor, decoder: Tensor) -> dict[str, Any]:
         return {"input_ids": decoder}
@@ -291,7 +309,7 @@ class EncoderDecoder(Adapter):
             "inputs_embeds": inputs.source * self._source.feed,
             "attention_mask": inputs.source_keep.long(),
             "decoder_inputs_embeds": inputs.decoder * self._decoder.feed,
-        }
+        } | ({} if inputs.decoder_keep is None else {"decoder_attention_mask": inputs.decoder_keep.long()})
 
     def id_arguments(self, source: Tensor, decoder: Tensor) -> dict[str, Any]:
         return {"input_ids": source, "decoder_input_ids": decoder}
