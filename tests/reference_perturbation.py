@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import reference as ref
@@ -75,3 +76,48 @@ def occlusion_without(
             if i < case.seen(t) and not (n_source and i == n_source):
                 found[i, step] = torch.stack(losses[i]).mean()
     return found
+
+
+def kernel_shap(
+    case: Case, fn: StepFunction, replacement: Tensor, sets: Tensor, players: Sequence[int], *, only_source: bool = False
+) -> Tensor:
+    """[feature, step]: least squares of f_t at given sets, weighted by the Shapley kernel over the chance of each set.
+
+    (Lundberg and Lee 2017, with the sum of the weights held by a Lagrange multiplier.) `sets` is [set, player]; the first
+    two are all and none. The chance that a step's part of a set was drawn is counted over all sets of all players.
+    """
+    x = ref.embeddings(case)
+    n = case.n_source if only_source else case.n_features
+    found = torch.zeros(n, len(case.positions), dtype=x.dtype)
+    every = len(sets) == 2 ** len(players)
+    for step, t in enumerate(case.positions):
+        seen = [p for p in players if p < case.seen(t)]
+        m = len(seen)
+        values = []
+        for row in sets:
+            kept = torch.ones(n, dtype=torch.bool)
+            kept[torch.tensor(players)] = row
+            values.append(ref.value(case, x, replacement, kept, t, fn).double())
+        y, z = torch.stack(values), sets[:, :m].double()
+        weights = torch.tensor([_weight(int(k), m, len(players), every) for k in z.sum(1)]).double()
+        left = torch.zeros(m + 1, m + 1).double()
+        left[:m, :m], left[m, :m], left[:m, m] = z.T @ (weights[:, None] * z), 1.0, 1.0
+        right = torch.cat([z.T @ (weights * (y - y[1])), (y[0] - y[1])[None]])
+        solved = torch.linalg.lstsq(left, right[:, None], driver="gelsd").solution[:m, 0]
+        found[seen, step] = solved.to(x.dtype)
+    return found
+
+
+def _weight(k: int, m: int, n_players: int, every: bool) -> float:
+    if k in (0, m):
+        return 0.0
+    kernel = (m - 1) / (math.comb(m, k) * k * (m - k))
+    if every:
+        return kernel
+    chance = 0.0
+    for more in range(n_players - m + 1):
+        size = k + more
+        if size < n_players:
+            of_size = 1 / (size * (n_players - size))
+            chance += of_size * math.comb(n_players - m, more) / math.comb(n_players, size)
+    return kernel / chance

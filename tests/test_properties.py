@@ -10,6 +10,7 @@ import harness
 import numpy as np
 import pytest
 import reference as ref
+import reference_perturbation as slow
 import torch
 import zoo
 from harness import relative
@@ -75,7 +76,7 @@ METHODS: dict[str, Row] = {
     "occlusion": Row(lambda case, fn, **kwargs: ref.occlusion(case, fn, unknown(case), **kwargs), {}),
     "attention": Row(slow_attention, {}, targets=("probability",)),
 }
-N_SAMPLES, N_ORDERS = 12, 2
+N_SAMPLES, N_ORDERS, N_SETS = 12, 2, 12
 
 
 def slow_lime(case: Case, fn: ref.StepFunction, *, only_source: bool = False) -> Tensor:
@@ -91,6 +92,14 @@ def slow_shapley(case: Case, fn: ref.StepFunction, *, only_source: bool = False)
     return ref.shapley_sampling(case, fn, unknown(case), orders, only_source=only_source)
 
 
+def slow_kernel_shap(case: Case, fn: ref.StepFunction, *, only_source: bool = False) -> Tensor:
+    n = case.n_source if only_source else case.n_features
+    players = (unknown(case) != ref.embeddings(case)).any(1)[:n].nonzero()[:, 0].tolist()
+    sets = shapley.draw_sets(N_SETS, len(players), seed=3)
+    return slow.kernel_shap(case, fn, unknown(case), sets, players, only_source=only_source)
+
+
+METHODS["kernel_shap"] = Row(slow_kernel_shap, {"n_samples": N_SETS, "seed": 3})
 METHODS["lime"] = Row(slow_lime, {"n_samples": N_SAMPLES, "seed": 3})
 METHODS["shapley_sampling"] = Row(slow_shapley, {"n_permutations": N_ORDERS, "seed": 3})
 DETERMINED = [m for m in METHODS if m != "attention"]
