@@ -121,3 +121,59 @@ def _weight(k: int, m: int, n_players: int, every: bool) -> float:
             of_size = 1 / (size * (n_players - size))
             chance += of_size * math.comb(n_players - m, more) / math.comb(n_players, size)
     return kernel / chance
+
+
+def log_odds(z: Tensor, y: int) -> Tensor:
+    """ln p - ln(1 - p), in double precision."""
+    log_p = torch.log_softmax(z.double(), 0)
+    others = torch.cat([log_p[:y], log_p[y + 1 :]])
+    return log_p[y] - torch.logsumexp(others, 0)
+
+
+def context_cite(
+    case: Case, replacement: Tensor, kept: Tensor, held: Tensor, alpha: float, *, only_source: bool = False
+) -> Tensor:
+    """[feature, step]: a source's LASSO weight for the log-odds, shared among its tokens (Cohen-Wang et al. 2024).
+
+    `kept` is [sample, source], `held` [source, feature].
+    """
+    x, n = ref.embeddings(case), case.n_source if only_source else case.n_features
+    found = torch.zeros(n, len(case.positions), dtype=x.dtype)
+    for step, t in enumerate(case.positions):
+        y = []
+        for row in kept:
+            gone = {int(i) for source in range(len(held)) if not row[source] for i in held[source].nonzero()[:, 0]}
+            stay = torch.tensor([i not in gone for i in range(n)])
+            y.append(ref.value(case, x, replacement, stay, t, log_odds))
+        weights = lasso(kept.double(), torch.stack(y), alpha)
+        for source, features in enumerate(held):
+            found[features, step] = (weights[source] / features.sum()).to(x.dtype)
+    return found
+
+
+def lasso(z: Tensor, y: Tensor, alpha: float) -> Tensor:
+    """[source]: the minimum of |y - z w - c|^2 / (2 samples) + alpha |w| on standardised z.
+
+    A minimum is known by its derivative: -alpha sign(w) where w is not zero, and no steeper than alpha elsewhere. Which are
+    not zero is found by accelerated proximal gradient steps.
+    """
+    n = len(z)
+    deviation = ((z - z.mean(0)) ** 2).mean(0).sqrt()
+    design = torch.where(deviation > 0, (z - z.mean(0)) / deviation.clamp_min(1e-300), 0.0)
+    size = 1 / (torch.linalg.matrix_norm(design, 2) ** 2 / n)
+    y = y - y.mean()
+    w = ahead = torch.zeros(z.shape[1]).double()
+    for _ in range(100):
+        for k in range(100):
+            down = ahead + size * design.T @ (y - design @ ahead) / n
+            before, w = w, down.sign() * (down.abs() - size * alpha).clamp_min(0)
+            ahead = w + k / (k + 3) * (w - before)
+        on = w != 0
+        part = design[:, on]
+        exact = torch.zeros_like(w)
+        exact[on] = torch.linalg.pinv(part.T @ part) @ (part.T @ y - n * alpha * w[on].sign())
+        slope = design.T @ (y - design @ exact) / n
+        if (exact.sign() == w.sign()).all() and (slope.abs() <= alpha + 1e-9).all():
+            return torch.where(deviation > 0, exact / deviation.clamp_min(1e-300), 0.0)
+        ahead = w
+    raise ArithmeticError("the proximal gradient steps have not found the minimum")

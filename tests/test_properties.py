@@ -99,10 +99,19 @@ def slow_kernel_shap(case: Case, fn: ref.StepFunction, *, only_source: bool = Fa
     return slow.kernel_shap(case, fn, unknown(case), sets, players, only_source=only_source)
 
 
+def slow_context_cite(case: Case, fn: ref.StepFunction, *, only_source: bool = False) -> Tensor:
+    """The sources are the tokens of the source but its end, or those of the prompt."""
+    n = case.n_source if only_source else case.n_features
+    held = torch.eye(n, dtype=torch.bool)[: case.first if case.source is None else case.n_source - 1]
+    kept = surrogate.draw_sources(N_SAMPLES, len(held), 3, some=False)[-N_SAMPLES:]
+    return slow.context_cite(case, unknown(case), kept, held, 0.01, only_source=only_source)
+
+
+METHODS["context_cite"] = Row(slow_context_cite, {"n_samples": N_SAMPLES, "sources": "tokens", "seed": 3})
 METHODS["kernel_shap"] = Row(slow_kernel_shap, {"n_samples": N_SETS, "seed": 3})
 METHODS["lime"] = Row(slow_lime, {"n_samples": N_SAMPLES, "seed": 3})
 METHODS["shapley_sampling"] = Row(slow_shapley, {"n_permutations": N_ORDERS, "seed": 3})
-DETERMINED = [m for m in METHODS if m != "attention"]
+DETERMINED = [m for m in METHODS if methods[m].facts.get("uses_target", True)]
 
 
 def test_every_method_has_a_row() -> None:

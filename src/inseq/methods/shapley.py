@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from inseq.engine.requests import Replaced, Score
@@ -163,12 +163,12 @@ def constrained_fit(
     """Weighted least squares through both ends: ``empty + z @ shares``, where the shares sum to ``full - empty``.
 
     Where the sets leave shares undecided, they are as equal as they can be. Also the weighted share of the variance of
-    ``y`` that is explained; 1 where nothing varies.
+    ``y`` that is explained; 0 where nothing varies.
     """
     n = z.shape[1]
     design, gain, change = z.to(weights), (y - empty).to(weights), (full - empty).to(weights)
     if n == 0:
-        return design.new_zeros(0), design.new_ones(())
+        return design.new_zeros(0), design.new_zeros(())
     equal = (change / n).expand(n)
     centered = design - design.mean(1, keepdim=True)
     root = weights.sqrt()
@@ -177,4 +177,4 @@ def constrained_fit(
     shares = equal + own - own.mean()
     varied = weights @ (gain - weights @ gain / weights.sum().clamp_min(1e-300)) ** 2
     missed = weights @ (gain - design @ shares) ** 2
-    return shares, torch.where(varied > 1e-12 * (weights @ gain**2), 1 - missed / varied, torch.ones_like(varied))
+    return shares, torch.where(varied > 1e-12 * (weights @ gain**2), 1 - missed / varied, torch.zeros_like(varied))
