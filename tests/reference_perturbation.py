@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import reference as ref
 import torch
@@ -177,3 +178,63 @@ def lasso(z: Tensor, y: Tensor, alpha: float) -> Tensor:
             return torch.where(deviation > 0, exact / deviation.clamp_min(1e-300), 0.0)
         ahead = w
     raise ArithmeticError("the proximal gradient steps have not found the minimum")
+
+
+def reagent(case: Case, draws: Any, model: bool, keep_top_n: int, top_k: int, *, only_source: bool = False) -> Tensor:
+    """[feature, step]: the softmax of learned importance, averaged over the runs that converged (Zhao and Shan 2024).
+
+    Each step is probed by itself. `draws` says which tokens every probe replaces, and by which candidate.
+    """
+    n = case.n_source if only_source else case.n_features
+    candidates = [_candidates(case, i, draws, model) for i in range(n)]
+    start = case.n_source if case.source is not None else -1
+    found = torch.zeros(n, len(case.positions)).double()
+    for step, t in enumerate(case.positions):
+        seen = [i for i in range(min(n, case.seen(t))) if i != start]
+        whole = _rewritten(case, {}, t)
+        columns, ended = [], []
+        for run in range(len(draws.start)):
+            importance = draws.start[run].clone()
+            done = False
+            for probe in range(draws.replaced.shape[1]):
+                taken = [i for i in seen if draws.replaced[run, probe, i]]
+                row = _rewritten(case, {i: candidates[i][draws.choice[run, probe, i]] for i in taken}, t)
+                fall = float(_p(whole, case.written(t)) - _p(row, case.written(t)))
+                for i in seen:
+                    importance[i] += 2 * math.atanh(fall) * (1 if i in taken else -1)
+                best = sorted(seen, key=lambda i: -float(importance[i]))[:keep_top_n]
+                rest = {i: candidates[i][draws.check[run, probe, i]] for i in seen if i not in best}
+                row = _rewritten(case, rest, t)
+                if done := int((row > row[case.written(t)]).sum()) < top_k:
+                    break
+            column = torch.zeros(n).double()
+            column[seen] = torch.softmax(importance[seen], 0)
+            columns.append(column)
+            ended.append(done)
+        counted = [c for c, e in zip(columns, ended, strict=True) if e] or columns
+        found[:, step] = torch.stack(counted).mean(0)
+    return found
+
+
+def _candidates(case: Case, i: int, draws: Any, model: bool) -> list[int]:
+    """By what feature i may be replaced."""
+    if i <= case.n_source or not model:
+        side = case.model.get_encoder() if i < case.n_source else case.model.get_decoder()
+        return [int(share * len(side.get_input_embeddings().weight)) for share in draws.uniform[i]]
+    p = torch.softmax(ref.logits_from_ids(case, i - case.n_source).double(), 0)
+    return [next(v for v, total in enumerate(p.cumsum(0)) if total >= level) for level in draws.levels]
+
+
+def _rewritten(case: Case, ids: dict[int, int], t: int) -> Tensor:
+    """[vocabulary]: the prediction of position t from ids, some of them others."""
+    target, source = case.target.clone(), None if case.source is None else case.source.clone()
+    for i, token in ids.items():
+        (target if source is None or i >= case.n_source else source)[i - (i >= case.n_source) * case.n_source] = token
+    with torch.no_grad():
+        if source is None:
+            return case.model(input_ids=target[None, :t], use_cache=False).logits[0, -1]
+        return case.model(input_ids=source[None], decoder_input_ids=target[None, :t], use_cache=False).logits[0, -1]
+
+
+def _p(z: Tensor, y: int) -> Tensor:
+    return torch.softmax(z.double(), 0)[y]

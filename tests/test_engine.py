@@ -12,7 +12,7 @@ import torch
 import zoo
 from harness import relative
 from reference import Case
-from test_properties import METHODS, N_ORDERS, N_SAMPLES, TOLERANCE
+from test_properties import METHODS, N_ORDERS, N_SAMPLES, N_SETS, TOLERANCE
 from transformers import LlamaForCausalLM
 
 from inseq.engine.answers import GradientAnswer
@@ -24,7 +24,7 @@ from inseq.models.adapter import DecoderOnly
 from inseq.models.check import check
 from inseq.text.encode import Encoder
 
-FORWARDS = dict.fromkeys(METHODS, 1) | {"integrated_gradients": 2}
+FORWARDS = dict.fromkeys(METHODS, 1) | {"integrated_gradients": 2, "reagent": 6}
 
 
 @pytest.mark.parametrize("name", ["gpt2", "marian"])
@@ -46,8 +46,12 @@ def test_rows_and_products_are_formulas_of_the_lengths() -> None:
     rows["occlusion"] = case.n_features + 1
     rows["lime"] = N_SAMPLES
     rows["shapley_sampling"] = 2 + 2 * N_ORDERS * (case.n_features - 1)
+    rows["kernel_shap"] = N_SETS
+    rows["context_cite"] = N_SAMPLES + N_SAMPLES // 4
+    rows["reagent"] = 2 + 2 + 2 * n_steps
     for method, row in METHODS.items():
-        _, engine = harness.run(made, [case], method, recorded=["probability"], **row.options)
+        options = row.options | ({"max_probes": 1} if method == "reagent" else {})
+        _, engine = harness.run(made, [case], method, recorded=["probability"], **options)
         assert engine.counters.rows == rows[method]
         assert engine.counters.vjps == (n_steps if "gradient" in method or method == "saliency" else 0)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import harness
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from inseq.engine.packing import Budget
 from inseq.methods import method as methods
-from inseq.methods import shapley, surrogate
+from inseq.methods import reagent, shapley, surrogate
 
 N_STEPS = 6
 TOLERANCE = 2e-5
@@ -30,11 +30,16 @@ TINY = Budget(tokens=30, logits=2 * zoo.VOCAB, cotangents=1500)
 
 @dataclass(frozen=True)
 class Row:
-    """A method, its slow definition and what else is true of it."""
+    """A method, its slow definition and what else is true of it.
+
+    `half` holds options under which half precision takes the same decisions: what a method decides on a threshold, it may
+    decide otherwise where the numbers are rounded.
+    """
 
     slow: Callable[..., Tensor]
     options: dict[str, Any]
     targets: tuple[str, ...] = ("probability", "logit", "entropy", "crossentropy", "perplexity")
+    half: dict[str, Any] = field(default_factory=dict)
 
 
 def unknown(case: Case) -> Tensor:
@@ -108,6 +113,19 @@ def slow_context_cite(case: Case, fn: ref.StepFunction, *, only_source: bool = F
 
 
 METHODS["context_cite"] = Row(slow_context_cite, {"n_samples": N_SAMPLES, "sources": "tokens", "seed": 3})
+
+
+def slow_reagent(case: Case, fn: ref.StepFunction, *, only_source: bool = False) -> Tensor:
+    n = case.n_source if only_source else case.n_features
+    draws = reagent.draw_probes(2, 2, n, 0.3, seed=3)
+    return slow.reagent(case, draws, True, keep_top_n=3, top_k=20, only_source=only_source).to(case.model.dtype)
+
+
+METHODS["reagent"] = Row(
+    slow_reagent,
+    {"n_runs": 2, "max_probes": 2, "keep_top_n": 3, "top_k": 20, "seed": 3},
+    half={"replacements": "vocabulary", "n_runs": 1, "max_probes": 1},
+)
 METHODS["kernel_shap"] = Row(slow_kernel_shap, {"n_samples": N_SETS, "seed": 3})
 METHODS["lime"] = Row(slow_lime, {"n_samples": N_SAMPLES, "seed": 3})
 METHODS["shapley_sampling"] = Row(slow_shapley, {"n_permutations": N_ORDERS, "seed": 3})
@@ -224,7 +242,7 @@ def test_bfloat16(name: str, method: str) -> None:
     half, full = (harness.adapter(name, dtype=dtype)[0] for dtype in (torch.bfloat16, torch.float32))
     case = harness.cases(name)[0]
     twin = harness.cases(name, dtype=torch.bfloat16)[0]
-    options = METHODS[method].options
+    options = METHODS[method].options | METHODS[method].half
     ((rough, _),), _ = harness.run(half, [twin], method, "logit", **options)
     ((exact, _),), _ = harness.run(full, [case], method, "logit", **options)
     assert rough.scores.dtype == torch.float32

@@ -186,7 +186,9 @@ class Engine:
         wanted = [
             (job, rows[job.variants.index(original)])
             for job, rows in packed.jobs
-            if (original := job.request.variants.original) is not None and original in job.variants
+            if (original := job.request.variants.original) is not None
+            and original in job.variants
+            and id(job.example) in run.step_scores
         ]
         if not wanted:
             return

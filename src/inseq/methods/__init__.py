@@ -1,6 +1,6 @@
 """Attribution methods: each is the formula of its paper over requests to the engine."""
 
-from inseq.methods import gradient, internals, perturbation, shapley, surrogate
+from inseq.methods import gradient, internals, perturbation, reagent, shapley, surrogate
 from inseq.methods._method import Attribution, method
 
-__all__ = ["Attribution", "gradient", "internals", "method", "perturbation", "shapley", "surrogate"]
+__all__ = ["Attribution", "gradient", "internals", "method", "perturbation", "reagent", "shapley", "surrogate"]
