@@ -14,6 +14,8 @@ from harness import relative
 from reference import Case
 from test_properties import ENTRIES, TOLERANCE
 
+from inseq.engine import reuse
+from inseq.engine.packing import Budget
 from inseq.errors import UnsupportedModelError
 
 CANNOT_HIDE = {
@@ -57,3 +59,51 @@ def test_architectures_that_cannot_hide_say_so(name: str, reason: str) -> None:
     with pytest.raises(UnsupportedModelError, match=reason) as refused:
         scores(small(name), "occlusion", removal="hide")
     assert "Use removal='replace'" in str(refused.value)
+
+
+EAGER_TO_GO_ON = Budget(tokens=2**12, logits=2**25, cotangents=2**19, overhead=0)
+"""A further forward costs nothing, so that nothing is run twice."""
+
+
+def long(name: str, attention: str = "eager") -> Case:
+    """Longer than every window."""
+    recipe = zoo.ZOO[name]
+    target = zoo.random_ids(16, seed=6, vocab=recipe.target_vocab)
+    source = None
+    if recipe.encoder_decoder:
+        source = torch.cat([zoo.random_ids(4, seed=15), torch.tensor([zoo.EOS])])
+        target[0] = recipe.start
+    return Case(zoo.build(name, attention), source, target, 6)
+
+
+@pytest.mark.parametrize("removal", ["replace", "hide"])
+@pytest.mark.parametrize(("name", "attention"), ENTRIES)
+def test_going_on_from_what_does_not_change_equals_running_all(name: str, attention: str, removal: str) -> None:
+    if removal == "hide" and name in CANNOT_HIDE:
+        pytest.skip("it cannot hide, see above")
+    made, _ = harness.adapter(name, attention)
+    cases = [long(name, attention), small(name, attention)]
+    plain, before = harness.run(made, cases, "occlusion", "logit", removal=removal)
+    reused, engine = harness.run(made, cases, "occlusion", "logit", removal=removal, budget=EAGER_TO_GO_ON)
+    assert made.reuses
+    assert engine.counters.tokens < before.counters.tokens
+    for (a, _), (b, _) in zip(plain, reused, strict=True):
+        assert relative(b.scores, a.scores) < 1e-5
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama", "mistral", "gemma3"])
+def test_tokens_are_those_from_the_first_change_on(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reuse, "SMALLEST", 1)
+    case = long(name)
+    _, engine = harness.run(harness.adapter(name)[0], [case], "occlusion", budget=EAGER_TO_GO_ON)
+    n = case.n_features
+    assert engine.counters.rows == n + 1
+    assert engine.counters.tokens == n + sum(n - i for i in range(n))
+
+
+@pytest.mark.parametrize("name", ["marian", "t5"])
+def test_the_encoder_runs_once_for_all_changes_of_the_decoder_s_tokens(name: str) -> None:
+    case = long(name)
+    _, engine = harness.run(harness.adapter(name)[0], [case], "occlusion", budget=EAGER_TO_GO_ON)
+    n, decoder = case.n_source, case.n_features - case.n_source
+    assert engine.counters.tokens == (n + decoder) + n * (n + decoder) + decoder * decoder

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inseq.engine.placing import joined, padded, place
+from inseq.engine.placing import Memory, joined, padded, place
 from inseq.engine.requests import Deleted, Gradient, Request
 from inseq.errors import UnsupportedModelError
 from inseq.models.adapter import Inputs
@@ -24,11 +24,30 @@ ACCELERATOR_OVERHEAD = 10**10
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """A block of steps of some variants of one request."""
+    """A block of steps of some variants of one request.
+
+    Attributes:
+        start: the first feature in which any of the variants differs from the example, where what is before it is taken
+            from ``memory``.
+        memory: of the example; its own job, which has no ``start``, fills it.
+    """
 
     request: Request[Any]
     variants: range
     steps: range
+    start: int = 0
+    memory: Memory | None = None
+
+    @property
+    def remembers(self) -> bool:
+        """Whether the job fills the memory."""
+        return self.memory is not None and not self.start
+
+    @property
+    def skipped(self) -> int:
+        """Features that are not run: of the encoder, all or none."""
+        n = self.example.n_source
+        return self.start if not n else n if self.start >= n else 0
 
     @property
     def example(self) -> Example:
@@ -45,7 +64,7 @@ class Job:
 
     @property
     def width(self) -> int:
-        return self.example.n_source + self.n_decoder
+        return self.example.n_source + self.n_decoder - self.skipped
 
     @property
     def n_features(self) -> int:
@@ -142,6 +161,8 @@ def batches(jobs: Iterable[Job], budget: Callable[[], Budget], vocabulary: int, 
 
 def _room(batch: Sequence[Job], job: Job, budget: Budget, vocabulary: int, causal: bool) -> int:
     """How many rows of a job a batch still takes."""
+    if batch and (batch[0].skipped > 0 or job.skipped > 0) and not _go_on_together(batch[0], job):
+        return 0
     if batch and not causal and batch[0].n_decoder != job.n_decoder:
         return 0
     together = [*batch, job]
@@ -151,7 +172,15 @@ def _room(batch: Sequence[Job], job: Job, budget: Budget, vocabulary: int, causa
     real = sum(j.rows * j.width for j in batch) + job.width
     if (rows + 1) * width - real > max(budget.overhead, real // 16):
         return 0
-    return min(budget.tokens // width, budget.logits // (steps * vocabulary)) - rows
+    held = max(j.width + j.skipped for j in together)
+    return min(budget.tokens // held, budget.logits // (steps * vocabulary)) - rows
+
+
+def _go_on_together(a: Job, b: Job) -> bool:
+    """Rows that go on from remembered keys and values share their number; any encoder outputs can be padded."""
+    if a.example.n_source:
+        return a.skipped > 0 and b.skipped > 0
+    return a.skipped == b.skipped
 
 
 @dataclass(frozen=True)
@@ -171,7 +200,7 @@ class Packed:
 
 def pack(jobs: Sequence[Job]) -> Packed:
     """Make the rows of a batch and pad them on the right."""
-    rows = [place(job.request, job.variants, job.steps, job.n_decoder) for job in jobs]
+    rows = [place(job.request, job.variants, job.steps, job.n_decoder, job.start, job.memory) for job in jobs]
     ids = [job.example.step_ids[job.steps.start : job.steps.stop].expand(job.rows, -1) for job in jobs]
     ends = accumulate(job.rows for job in jobs)
     placed = tuple((job, range(end - job.rows, end)) for job, end in zip(jobs, ends, strict=True))

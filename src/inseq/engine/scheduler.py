@@ -16,9 +16,11 @@ from inseq.engine.answers import ANSWERS, Answer, CaptureAnswer, GradientAnswer,
 from inseq.engine.gradients import body_gradients, head_cotangents
 from inseq.engine.packing import Budget, Job, Packed, batches, default_budget, jobs_of, pack
 from inseq.engine.requests import Capture, Gradient, Hidden, Prediction, Request, Score, StepFunction
+from inseq.engine.reuse import portions, reusing
 from inseq.models.adapter import Adapter, Inputs, Reading, Site
 from inseq.models.edits import fused_activations, guest, is_out_of_memory
 from inseq.models.hiding import prepare_hiding
+from inseq.models.reuse import prepare_reuse
 from inseq.text.example import Example
 
 PROGRESS_DELAY = 0.5
@@ -128,11 +130,23 @@ class Engine:
         """Answer all requests, kind by kind, in batches of similar length."""
         answers: dict[int, Answer] = {id(r): ANSWERS[type(r)](r) for r in requests}
         for kind in dict.fromkeys(type(r) for r in requests):
-            jobs = [job for r in requests if type(r) is kind for job in jobs_of(r, self.adapter.causal, self.budget.overhead)]
-            run.bar.total += sum(job.rows * len(job.steps) for job in jobs)
-            jobs.sort(key=lambda job: job.width)
-            self._run_jobs(jobs, answers, run)
+            of_kind = [r for r in requests if type(r) is kind]
+            plans = {id(r): plan for r in of_kind if (plan := self._reusing(r)) is not None}
+            whole = [r for r in of_kind if id(r) not in plans]
+            self._run_sorted([j for r in whole for j in jobs_of(r, self.adapter.causal, self.budget.overhead)], answers, run)
+            for portion in portions(list(plans.values()), self.budget):
+                self._run_sorted([first for first, _ in portion], answers, run)
+                self._run_sorted([job for _, jobs in portion for job in jobs], answers, run)
         return {key: answer.value() for key, answer in answers.items()}
+
+    def _reusing(self, request: Request[Any]) -> tuple[Job, list[Job]] | None:
+        """How a request is answered from where its variants change on, where the model and the work allow it."""
+        plan = reusing(request, self.budget) if self.adapter.causal else None
+        return plan if plan is not None and prepare_reuse(self.adapter, plan[0].n_decoder) else None
+
+    def _run_sorted(self, jobs: list[Job], answers: Mapping[int, Answer], run: Run) -> None:
+        run.bar.total += sum(job.rows * len(job.steps) for job in jobs)
+        self._run_jobs(sorted(jobs, key=lambda job: (job.skipped, job.width)), answers, run)
 
     def _run_jobs(self, jobs: Sequence[Job], answers: Mapping[int, Answer], run: Run) -> None:
         """Run jobs batch by batch; out of memory halves the budget and goes on with what is left."""
@@ -201,8 +215,11 @@ class Engine:
 
     def _scores(self, packed: Packed, run: Run) -> list[Tensor]:
         self._count(packed)
-        reading = self.adapter.read(packed.inputs)
+        reading = self.adapter.read(packed.inputs, remember=packed.jobs[0][0].remembers)
         self._record(reading.logits, packed, run)
+        for job, rows in packed.jobs:
+            if job.memory is not None and job.remembers:
+                job.memory.tensors = tuple(tensor[rows.start : rows.stop] for tensor in reading.memory)
         with torch.no_grad():
             functions = [_function(job.request, run) for job, _ in packed.jobs]
             values = {f: wide(self._evaluate(f, reading.logits, packed)).cpu() for f in dict.fromkeys(functions)}

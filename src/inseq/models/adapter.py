@@ -11,8 +11,10 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from transformers.modeling_outputs import BaseModelOutput
 
 from inseq.errors import UnsupportedModelError
+from inseq.models import memory as memories
 from inseq.models.edits import attention_function, attention_implementation, own_attention, rows_to_head
 from inseq.text.encode import Encoder
 from inseq.text.example import Example, Role
@@ -30,14 +32,22 @@ class Inputs:
         source_keep: which source positions are real, and may be attended to.
         decoder: decoder embeddings in first-layer units.
         at: the decoder positions whose predictions are wanted.
-        decoder_keep: which decoder positions may be attended to; None for all.
+        decoder_keep: which decoder positions may be attended to, remembered ones included; None for all.
+        memory: what another forward left (:attr:`Reading.memory`): the encoder's output, which then stands for ``source``,
+            or keys and values of the positions before the first of ``decoder``.
     """
 
     source: Float[Tensor, "row source dim"] | None
     source_keep: Bool[Tensor, "row source"] | None
     decoder: Float[Tensor, "row decoder dim"]
     at: Int[Tensor, "row step"]
-    decoder_keep: Bool[Tensor, "row decoder"] | None = None
+    decoder_keep: Bool[Tensor, "row position"] | None = None
+    memory: tuple[Tensor, ...] = ()
+
+    @property
+    def past(self) -> int:
+        """How many decoder positions are remembered."""
+        return self.memory[0].shape[2] if self.memory and self.source_keep is None else 0
 
 
 @dataclass(frozen=True)
@@ -48,11 +58,14 @@ class Reading:
         hidden: what enters the vocabulary matrix, at all positions; differentiable to the inputs.
         chosen: the same at ``Inputs.at``, cut from the graph; the logits are differentiable to it.
         logits: predictions at ``Inputs.at``.
+        memory: what later forwards can go on from, where it was to be remembered: the encoder's output, Float["row source
+            hidden"], or keys and values of every layer, alternately, Float["row head position dim"].
     """
 
     hidden: Float[Tensor, "row decoder hidden"]
     chosen: Float[Tensor, "row step hidden"]
     logits: Float[Tensor, "row step vocab"]
+    memory: tuple[Tensor, ...] = ()
 
 
 @dataclass
@@ -94,6 +107,9 @@ class Adapter(ABC):
         self.attention_outputs = False
         self.explicit_positions = False
         self.hides: str | None = None
+        self.reuses: bool | None = None
+        self.reuses_up_to = 0
+        self.cache_name = ""
         head = model.get_output_embeddings()
         if head is None:
             raise UnsupportedModelError(
@@ -150,13 +166,21 @@ class Adapter(ABC):
         }
         return int(next(size for name in names[axis] if (size := getattr(config, name, None)) is not None))
 
-    def read(self, inputs: Inputs, *, differentiable: bool = False, attention: AttentionSink | None = None) -> Reading:
+    def read(
+        self,
+        inputs: Inputs,
+        *,
+        differentiable: bool = False,
+        attention: AttentionSink | None = None,
+        remember: bool = False,
+    ) -> Reading:
         """Run one forward over a batch; the vocabulary matrix sees the wanted positions alone.
 
         Args:
             inputs: the batch.
             differentiable: whether a graph is kept, from the embeddings to the hidden states and from those to the logits.
             attention: takes the attention weights of every layer as they come: site, layer, weights [row head query key].
+            remember: whether to keep what later forwards can go on from.
 
         Raises:
             UnsupportedModelError: if attention weights are asked of an architecture that does not give them.
@@ -166,12 +190,19 @@ class Adapter(ABC):
             rows_to_head(self.head, inputs.at, differentiable) as caught,
             torch.set_grad_enabled(differentiable),
         ):
-            outputs = self.model(**self.arguments(inputs), use_cache=False, return_dict=True, **more)
+            cache: Any = memories.empty() if remember and inputs.source is None else None
+            if cache is not None or (inputs.memory and inputs.source_keep is None):
+                cache = memories.beginning(inputs.memory) if cache is None else cache
+                more = more | {self.cache_name: cache, "use_cache": True}
+            outputs = self.model(**{"use_cache": False, "return_dict": True} | self.arguments(inputs) | more)
         if not caught:
             raise UnsupportedModelError(f"{type(self.model).__name__} does not call its output embeddings in forward.")
         if attention is not None and more:
             _pour(outputs, attention)
-        return Reading(caught[0], caught[1], outputs.logits)
+        memory = (
+            () if not remember else (outputs.encoder_last_hidden_state,) if inputs.source is not None else memories.kept(cache)
+        )
+        return Reading(caught[0], caught[1], outputs.logits, memory)
 
     @contextmanager
     def _attention_to(self, sink: AttentionSink | None) -> Iterator[dict[str, Any]]:
@@ -282,7 +313,7 @@ class DecoderOnly(Adapter):
         if inputs.decoder_keep is not None:
             arguments["attention_mask"] = inputs.decoder_keep.long()
             if self.explicit_positions:
-                positions = torch.arange(inputs.decoder.shape[1], device=inputs.decoder.device)
+                positions = torch.arange(inputs.past, inputs.decoder_keep.shape[1], device=inputs.decoder.device)
                 arguments["position_ids"] = positions.expand(len(inputs.decoder), -1)
         return arguments
 
@@ -303,13 +334,18 @@ class EncoderDecoder(Adapter):
         return {"source": self._source, "decoder": self._decoder}
 
     def arguments(self, inputs: Inputs) -> dict[str, Any]:
-        assert inputs.source is not None
         assert inputs.source_keep is not None
-        return {
-            "inputs_embeds": inputs.source * self._source.feed,
+        arguments: dict[str, Any] = {
             "attention_mask": inputs.source_keep.long(),
             "decoder_inputs_embeds": inputs.decoder * self._decoder.feed,
-        } | ({} if inputs.decoder_keep is None else {"decoder_attention_mask": inputs.decoder_keep.long()})
+        }
+        if inputs.source is None:
+            arguments["encoder_outputs"] = BaseModelOutput(last_hidden_state=inputs.memory[0])
+        else:
+            arguments["inputs_embeds"] = inputs.source * self._source.feed
+        if inputs.decoder_keep is not None:
+            arguments["decoder_attention_mask"] = inputs.decoder_keep.long()
+        return arguments
 
     def id_arguments(self, source: Tensor, decoder: Tensor) -> dict[str, Any]:
         return {"input_ids": source, "decoder_input_ids": decoder}

@@ -55,10 +55,13 @@ def _wrong(adapter: Adapter, side: str) -> str:
     tolerance = TOLERANCE_HALF if half else TOLERANCE
     whole = _inputs(adapter, side, [0, 1, 2, 3])
     keep = torch.tensor([[True, False, True, True]], device=adapter.device)
-    name = "decoder_keep" if side == "decoder" else "source_keep"
+
+    def masked(inputs: Inputs) -> Inputs:
+        return replace(inputs, decoder_keep=keep) if side == "decoder" else replace(inputs, source_keep=keep)
+
     others = [0, 2, 3] if side == "decoder" else [0]
-    hidden = _logits(adapter, replace(whole, **{name: keep}), others)
-    other = _logits(adapter, replace(_inputs(adapter, side, [0, 4, 2, 3]), **{name: keep}), others)
+    hidden = _logits(adapter, masked(whole), others)
+    other = _logits(adapter, masked(_inputs(adapter, side, [0, 4, 2, 3])), others)
     deleted = _logits(adapter, _inputs(adapter, side, [0, 2, 3]), list(range(len(others))))
     effect = _gap(hidden, _logits(adapter, whole, others))
     scale = hidden.std().item()
