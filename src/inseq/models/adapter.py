@@ -199,9 +199,9 @@ class Adapter(ABC):
             raise UnsupportedModelError(f"{type(self.model).__name__} does not call its output embeddings in forward.")
         if attention is not None and more:
             _pour(outputs, attention)
-        memory = (
-            () if not remember else (outputs.encoder_last_hidden_state,) if inputs.source is not None else memories.kept(cache)
-        )
+        memory: tuple[Tensor, ...] = ()
+        if remember:
+            memory = memories.kept(cache) if inputs.source is None else (outputs.encoder_last_hidden_state,)
         return Reading(caught[0], caught[1], outputs.logits, memory)
 
     @contextmanager
