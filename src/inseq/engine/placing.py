@@ -57,7 +57,7 @@ def place(
     if n:
         return replace(placed, source=None, memory=tuple(t.expand(r, -1, -1) for t in memory.tensors))
     tensors = tuple(t[:, :, :start].expand(r, -1, -1, -1) for t in memory.tensors)
-    return replace(placed, decoder=decoder[:, start:], at=placed.at - start, memory=tensors)
+    return replace(placed, decoder=placed.decoder[:, start:], at=placed.at - start, memory=tensors)
 
 
 def _hiding(x: Example, placed: Inputs, hidden: Bool[Tensor, "row feature"]) -> Inputs:

@@ -146,6 +146,11 @@ class Deleted(_Removing):
 
     removed: Bool[Tensor, "variant feature"]
 
+    @cached_property
+    def changed_from(self) -> Int[Tensor, " variant"]:
+        """One before the first that is left out: it predicts what that one predicted."""
+        return (super().changed_from - 1).clamp_min(0)
+
     def rows(self, x: Example, i: int, j: int) -> Rows:
         return Rows(x.embeds.expand(j - i, -1, -1), deleted=self.removed[i:j].to(x.embeds.device))
 

@@ -34,7 +34,7 @@ _EXPECTED = (
 )
 
 
-def baseline_embeds(x: Example, baseline: Baseline, *, include_eos_baseline: bool = False) -> Float[Tensor, "feature dim"]:
+def baseline_embeds(x: Example, baseline: Any, *, include_eos_baseline: bool = False) -> Float[Tensor, "feature dim"]:
     """Embeddings of the baseline of every feature, in first-layer units.
 
     End-of-sequence tokens and the decoder's start are their own baseline, as the model never reads without them; with

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from jaxtyping import Bool
 from torch import Tensor
 
 from inseq.engine.requests import Deleted, Hidden, Replaced, Variants
 from inseq.errors import ArgumentError, near
-from inseq.methods.baselines import Baseline, baseline_embeds, kept
+from inseq.methods.baselines import baseline_embeds, kept
 from inseq.text.example import Example
 
 Removal = Literal["replace", "delete", "hide"]
@@ -22,8 +22,8 @@ def without(
     x: Example,
     removed: Bool[Tensor, "variant feature"],
     *,
-    removal: Removal,
-    baseline: Baseline = "unk",
+    removal: str,
+    baseline: Any = "unk",
     include_eos_baseline: bool = True,
 ) -> Variants:
     """Variants of an example that lack some features; the decoder's start never goes.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool
@@ -20,11 +20,12 @@ Words begin at blanks and at wide (East Asian) characters; in a text without bla
 with a line, or with ``.``, ``!``, ``?`` or ``…`` before a blank, or with their wide forms. Special tokens are in no source.
 """
 
+_EXPECTED = "sources must be 'sentences', 'words', 'tokens' or a list of spans (start, end)"
 CLOSING = "\"'”’»)]）」』"
 STOPS, WIDE_STOPS = ".!?…", "。！？"
 
 
-def find_sources(x: Example, sources: Sources) -> Bool[Tensor, "source feature"]:
+def find_sources(x: Example, sources: Any) -> Bool[Tensor, "source feature"]:
     """Which features each source holds, in order.
 
     Raises:
@@ -43,7 +44,7 @@ def find_sources(x: Example, sources: Sources) -> Bool[Tensor, "source feature"]
 
 def _divided(tokens: Sequence[Token], division: str) -> list[list[int]]:
     if division not in ("sentences", "words", "tokens"):
-        raise ArgumentError(f"sources={division!r} must be 'sentences', 'words', 'tokens' or a list of (start, end).")
+        raise ArgumentError(f"{_EXPECTED}, got {division!r}.")
     ordinary = [i for i, token in enumerate(tokens) if not token.special]
     blanks = any(char.isspace() for i in ordinary[1:] for char in tokens[i].text)
     spans: list[list[int]] = []
@@ -67,10 +68,13 @@ def _begins(before: str, text: str, division: str, blanks: bool) -> bool:
     return end == "\n" or (end != "" and (end in WIDE_STOPS or (end in STOPS and parted)))
 
 
-def _checked(spans: Sequence[tuple[int, int]], n: int) -> list[list[int]]:
+def _checked(spans: Any, n: int) -> list[list[int]]:
+    if not isinstance(spans, list | tuple):
+        raise ArgumentError(f"{_EXPECTED}, got {type(spans).__name__}.")
     end = 0
     for span in spans:
-        if len(span) != 2 or not all(isinstance(i, int) for i in span) or not end <= span[0] < span[1] <= n:
+        pair = isinstance(span, list | tuple) and len(span) == 2 and all(isinstance(i, int) for i in span)
+        if not pair or not end <= span[0] < span[1] <= n:
             raise ArgumentError(
                 f"sources={list(spans)!r}: {span!r} is not a span (start, end) of the {n} tokens of the prompt or source that "
                 "comes after the spans before it. Spans are half-open and do not overlap."
