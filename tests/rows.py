@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 import reference as ref
 import reference_gradient as slow_gradient
+import reference_perturbation as slow_perturbation
 import torch
 import zoo
 from harness import OfModel
 from reference import Case
 from torch import Tensor, nn
 
-from inseq.methods import gradient, perturbation
+from inseq.methods import gradient, reagent, shapley, surrogate
+from inseq.methods import method as methods
 
 N_STEPS = 6
 TOLERANCE = 2e-5
@@ -28,18 +30,22 @@ class Row:
     """A method, its slow definition and what else is true of it.
 
     ``compared`` says which of the three examples a slow definition is evaluated on, the shortest alone where it is very slow;
-    ``half`` how well scores of a bfloat16 model correlate with those of its float32 twin at least, and why that is less than
-    usual stands at the row. ``forwards`` is what a batch takes without and with step scores; ``rows`` how many rows an example
-    takes, by its number of features; ``products`` whether each step takes a vector-Jacobian product; ``causal`` what is said
-    of a model that is not causal, by a method that needs one.
+    ``half`` holds options under which half precision takes the same decisions: what a method decides on a threshold, it may
+    decide otherwise where numbers are rounded; ``alike`` how well scores of a bfloat16 model correlate with those of its
+    float32 twin at least, and why that is less than usual stands at the row. ``forwards`` is what a batch takes without and
+    with step scores; ``rows`` how many rows an example takes, by its numbers of features and steps, with the options of
+    ``counted``; ``products`` whether each step takes a vector-Jacobian product; ``causal`` what is said of a model that is not
+    causal, by a method that needs one.
     """
 
     slow: Callable[..., Tensor]
     options: dict[str, Any] = field(default_factory=dict)
     compared: tuple[int, ...] = (0, 1, 2)
-    half: float = 0.98
+    half: dict[str, Any] = field(default_factory=dict)
+    alike: float = 0.98
     forwards: tuple[int, int] = (1, 1)
-    rows: Callable[[int], int] = lambda n: 1
+    rows: Callable[[int, int], int] = lambda n, steps: 1
+    counted: dict[str, Any] = field(default_factory=dict)
     products: bool = False
     causal: str | None = None
 
@@ -79,29 +85,31 @@ def _name(case: Case) -> str:
 METHODS: dict[str, Row] = {
     "saliency": Row(ref.saliency, products=True),
     "input_x_gradient": Row(ref.input_x_gradient, products=True),
-    "integrated_gradients": Row(slow_ig, {"n_steps": N_STEPS}, forwards=(2, 2), rows=lambda n: N_STEPS + 2, products=True),
-    "occlusion": Row(lambda case, fn, **kwargs: ref.occlusion(case, fn, unknown(case), **kwargs), rows=lambda n: n + 1),
+    "integrated_gradients": Row(
+        slow_ig, {"n_steps": N_STEPS}, forwards=(2, 2), rows=lambda n, steps: N_STEPS + 2, products=True
+    ),
+    "occlusion": Row(lambda case, fn, **kwargs: ref.occlusion(case, fn, unknown(case), **kwargs), rows=lambda n, steps: n + 1),
     "attention": Row(slow_attention),
 }
-N_SAMPLES, N_ORDERS = 12, 2
+N_SAMPLES, N_ORDERS, N_SETS = 12, 2, 12
 
 
 def slow_lime(case: Case, fn: ref.StepFunction, *, only_source: bool = False) -> Tensor:
     n = case.n_source if only_source else case.n_features
     never = (unknown(case) == ref.embeddings(case)).all(1)[:n]
-    kept = perturbation.draw_kept(N_SAMPLES, n, seed=3) | never
+    kept = surrogate.draw_kept(N_SAMPLES, n, seed=3) | never
     return ref.lime(case, fn, unknown(case), kept, width=0.25, ridge=1.0, only_source=only_source)
 
 
 def slow_shapley(case: Case, fn: ref.StepFunction, *, only_source: bool = False) -> Tensor:
     n = case.n_source if only_source else case.n_features
-    orders = perturbation.draw_orders(N_ORDERS, n, seed=3)
+    orders = shapley.draw_orders(N_ORDERS, n, seed=3)
     return ref.shapley_sampling(case, fn, unknown(case), orders, only_source=only_source)
 
 
-METHODS["lime"] = Row(slow_lime, {"n_samples": N_SAMPLES, "seed": 3}, rows=lambda n: N_SAMPLES)
+METHODS["lime"] = Row(slow_lime, {"n_samples": N_SAMPLES, "seed": 3}, rows=lambda n, steps: N_SAMPLES)
 METHODS["shapley_sampling"] = Row(
-    slow_shapley, {"n_permutations": N_ORDERS, "seed": 3}, rows=lambda n: 2 + 2 * N_ORDERS * (n - 1)
+    slow_shapley, {"n_permutations": N_ORDERS, "seed": 3}, rows=lambda n, steps: 2 + 2 * N_ORDERS * (n - 1)
 )
 
 
@@ -176,26 +184,26 @@ METHODS["smooth_grad"] = Row(
     with_(slow_smooth, "variance"),
     {"n_samples": SAMPLES, "seed": 3, "statistic": "variance"},
     forwards=(1, 2),
-    rows=lambda n: SAMPLES + 1,
+    rows=lambda n, steps: SAMPLES + 1,
     products=True,
 )
 METHODS["gradient_shap"] = Row(
     slow_gradient_shap,
     {"n_samples": SAMPLES, "seed": 3, "noise": 0.05},
     forwards=(2, 2),
-    rows=lambda n: SAMPLES + 2,
+    rows=lambda n, steps: SAMPLES + 2,
     products=True,
 )
 METHODS["sequential_integrated_gradients"] = Row(
-    slow_sequential, {"n_steps": 2}, SHORTEST, forwards=(2, 2), rows=lambda n: 2 * n + n + 1, products=True
+    slow_sequential, {"n_steps": 2}, SHORTEST, forwards=(2, 2), rows=lambda n, steps: 2 * n + n + 1, products=True
 )
 METHODS["discretized_integrated_gradients"] = Row(  # rounded embeddings have other nearest words, so the way is another one
     with_(slow_discretized, "greedy"),
     {"n_steps": 4, "n_neighbors": 5},
     SHORTEST,
-    half=0.8,
+    alike=0.8,
     forwards=(2, 2),
-    rows=lambda n: 4 + 2,
+    rows=lambda n, steps: 4 + 2,
     products=True,
 )
 NO_LAYERS = "its layers have other values at every step. Use 'integrated_gradients'"
@@ -204,8 +212,46 @@ METHODS["layer_integrated_gradients"] = Row(
     slow_layer_ig,
     {"target_layer": OfModel(block), "n_steps": 3},
     forwards=(3, 3),
-    rows=lambda n: 2 + 3 + 2,
+    rows=lambda n, steps: 2 + 3 + 2,
     products=True,
     causal=NO_LAYERS,
 )
-DETERMINED = [m for m in METHODS if m != "attention"]
+
+
+def slow_kernel_shap(case: Case, fn: ref.StepFunction, *, only_source: bool = False) -> Tensor:
+    n = case.n_source if only_source else case.n_features
+    players = (unknown(case) != ref.embeddings(case)).any(1)[:n].nonzero()[:, 0].tolist()
+    sets = shapley.draw_sets(N_SETS, len(players), seed=3)
+    return slow_perturbation.kernel_shap(case, fn, unknown(case), sets, players, only_source=only_source)
+
+
+def slow_context_cite(case: Case, fn: ref.StepFunction, *, only_source: bool = False) -> Tensor:
+    """The sources are the tokens of the source but its end, or those of the prompt."""
+    n = case.n_source if only_source else case.n_features
+    held = torch.eye(n, dtype=torch.bool)[: case.first if case.source is None else case.n_source - 1]
+    kept = surrogate.draw_sources(N_SAMPLES, len(held), 3, some=False)[-N_SAMPLES:]
+    return slow_perturbation.context_cite(case, unknown(case), kept, held, 0.01, only_source=only_source)
+
+
+def slow_reagent(case: Case, fn: ref.StepFunction, *, only_source: bool = False) -> Tensor:
+    n = case.n_source if only_source else case.n_features
+    draws = reagent.draw_probes(2, 2, n, 0.3, seed=3)
+    found = slow_perturbation.reagent(case, draws, True, keep_top_n=3, top_k=20, only_source=only_source)
+    return found.to(case.model.dtype)
+
+
+METHODS["kernel_shap"] = Row(slow_kernel_shap, {"n_samples": N_SETS, "seed": 3}, rows=lambda n, steps: N_SETS)
+METHODS["context_cite"] = Row(
+    slow_context_cite,
+    {"n_samples": N_SAMPLES, "sources": "tokens", "seed": 3},
+    rows=lambda n, steps: N_SAMPLES + N_SAMPLES // 4,
+)
+METHODS["reagent"] = Row(
+    slow_reagent,
+    {"n_runs": 2, "max_probes": 2, "keep_top_n": 3, "top_k": 20, "seed": 3},
+    half={"replacements": "vocabulary", "n_runs": 1, "max_probes": 1},
+    forwards=(6, 6),
+    rows=lambda n, steps: 2 + 2 + 2 * steps,
+    counted={"max_probes": 1},
+)
+DETERMINED = [m for m in METHODS if methods[m].facts.get("uses_target", True)]

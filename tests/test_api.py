@@ -282,7 +282,11 @@ BAD: list[tuple[dict[str, Any], type[InseqError], str]] = [
     ({"attribute_targets": True}, UnknownArgumentError, "'attribute_targets'. Did you mean 'attribute_target'"),
     ({"n_steps": 3}, UnknownArgumentError, "saliency takes no options"),
     ({"n_steps": 0, "method": "integrated_gradients"}, ArgumentError, "n_steps=0 must be at least 1"),
-    ({"baseline": "nope nope", "method": "occlusion"}, ArgumentError, "baseline='nope nope' is not a token"),
+    (
+        {"baseline": "nope nope", "method": "occlusion"},
+        ArgumentError,
+        "is a text of 2 tokens, and there are",
+    ),
     ({"baseline": torch.zeros(3), "method": "occlusion"}, ArgumentError, r"shape \(3,\), expected \(\d+, 32\)"),
     ({"method": 3}, UnknownNameError, "Unknown method 3"),
     ({"step_scores": None}, ArgumentError, "step_scores must be a list of step functions' names, got NoneType"),

@@ -42,8 +42,8 @@ def test_rows_and_products_are_formulas_of_the_lengths(method: str) -> None:
     made, _ = harness.adapter("gpt2")
     case = harness.cases("gpt2")[0]
     row = METHODS[method]
-    _, engine = harness.run(made, [case], method, recorded=["probability"], **row.options)
-    assert engine.counters.rows == row.rows(case.n_features)
+    _, engine = harness.run(made, [case], method, recorded=["probability"], **(row.options | row.counted))
+    assert engine.counters.rows == row.rows(case.n_features, len(case.positions))
     assert engine.counters.vjps == (len(case.positions) if row.products else 0)
 
 

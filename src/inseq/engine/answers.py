@@ -32,15 +32,17 @@ class Answer(Protocol):
 
 
 class ScoreAnswer:
-    """Values of all variants and steps."""
+    """Values of all variants and steps; a variant has the example's own where it changes nothing before."""
 
     def __init__(self, request: Score) -> None:
         self.shape = (len(request.variants), len(request.example.steps))
         self.values: Tensor | None = None
 
-    def add(self, job: Job, contribution: Float[Tensor, "row step"]) -> None:
+    def add(self, job: Job, contribution: Float[Tensor, "row step *extra"]) -> None:
         if self.values is None:
-            self.values = contribution.new_zeros(self.shape)
+            self.values = contribution.new_zeros(*self.shape, *contribution.shape[2:])
+        if job.remembers:
+            self.values[:] = contribution
         self.values[job.variants.start : job.variants.stop, job.steps.start : job.steps.stop] = contribution
 
     def value(self) -> Tensor:

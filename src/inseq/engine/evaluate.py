@@ -19,7 +19,7 @@ FREE_OF_GRADIENTS = ("occlusion", "lime", "shapley_sampling")
 """Methods that take any target."""
 
 
-def evaluate(target: Target, logits: Tensor, packed: Packed, kept: Mapping[int, Tensor]) -> Float[Tensor, "row step"]:
+def evaluate(target: Target, logits: Tensor, packed: Packed, kept: Mapping[int, Tensor]) -> Float[Tensor, "row step *extra"]:
     """The target's value for every row and step of a batch.
 
     Args:
@@ -34,12 +34,13 @@ def evaluate(target: Target, logits: Tensor, packed: Packed, kept: Mapping[int, 
     logits = wide(logits)
     ids = packed.ids.to(logits.device)
     prediction = Prediction(logits.flatten(0, 1), ids.flatten(), _contrast(target, logits, packed, kept))
-    values = called(target, prediction, ids.numel()).reshape(ids.shape)
+    values = called(target, prediction, ids.numel())
+    values = values.reshape(*ids.shape, *values.shape[1:])
     refuse_nan(target, values[packed.real.to(values.device)], "value")
     return values
 
 
-def called(target: Target, argument: Any, n: int) -> Float[Tensor, " n"]:
+def called(target: Target, argument: Any, n: int) -> Float[Tensor, "n *extra"]:
     """Call a step function and check what it returns.
 
     Raises:
@@ -58,7 +59,7 @@ def called(target: Target, argument: Any, n: int) -> Float[Tensor, " n"]:
         ) from error
     if not isinstance(values, Tensor):
         got = f"{type(values).__name__}"
-    elif tuple(values.shape) != (n,):
+    elif tuple(values.shape[:1]) != (n,) or values.ndim != 1 + target.axes:
         got = f"a tensor of shape {list(values.shape)}"
     elif not values.is_floating_point():
         got = f"{str(values.dtype).removeprefix('torch.')} numbers, which have no gradient: convert them with .float()"

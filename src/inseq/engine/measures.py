@@ -16,11 +16,12 @@ from inseq.engine.answers import CaptureAnswer, by_feature, wide
 from inseq.engine.evaluate import cotangents_of, evaluate
 from inseq.engine.gradients import body_gradients, head_cotangents
 from inseq.engine.packing import Budget, Packed
-from inseq.engine.requests import Activations, Capture, Gradient, Layer, Logits, Placed, Request, Score, Target
+from inseq.engine.requests import Activations, Capture, Gradient, Hidden, Layer, Logits, Placed, Request, Score, Target
 from inseq.engine.stepwise import step_gradients, step_values
 from inseq.errors import ArgumentError
 from inseq.models.adapter import Adapter, Inputs, Reading, Site, Tap
 from inseq.models.edits import dropout, is_out_of_memory
+from inseq.models.hiding import prepare_hiding
 
 StepScores = dict[str, Float[Tensor, " step"]]
 
@@ -62,9 +63,11 @@ class Measures:
 
     def measure(self, packed: Packed, run: Run, budget: Budget) -> Sequence[Any]:
         """Each job's contribution to the answer of its request."""
+        if any(isinstance(job.request.variants, Hidden) for job, _ in packed.jobs):
+            prepare_hiding(self.adapter)
         request = packed.jobs[0][0].request
         measures: dict[type[Request[Any]], Any] = {
-            Score: self._step_scores if run.target.stepwise else self._scores,
+            Score: self._step_scores if _target(request, run).stepwise else self._scores,
             Gradient: self._step_gradients if run.target.stepwise else self._gradients,
             Logits: self._logits,
             Activations: self._activations,
@@ -103,18 +106,22 @@ class Measures:
         variants = packed.jobs[0][0].request.variants
         taps = self._taps(packed, (variants.layer,) if isinstance(variants, Placed) else ())
         placed = packed.placed(taps[0].side) if taps else None
-        mean: Tensor | None = None
+        targets = [_target(job.request, run) for job, _ in packed.jobs]
+        means: dict[Target, Tensor] = {}
         for k in range(max(1, run.target.passes)):
             self._count(packed)
             with self._pass(run.target, k), self.adapter.tapped(taps, placed):
-                reading = self.adapter.read(packed.inputs)
+                reading = self.adapter.read(packed.inputs, remember=packed.jobs[0][0].remembers)
             if not run.target.passes:
                 self._record(reading.logits, packed, run)
-            with torch.no_grad():
-                values = wide(evaluate(run.target, reading.logits, packed, run.contrasts)).cpu()
-            mean = values if mean is None else mean + (values - mean) / (k + 1)
-        assert mean is not None
-        return [mean[rows.start : rows.stop, : len(job.steps)] for job, rows in packed.jobs]
+            _remember(packed, reading)
+            for target in dict.fromkeys(targets):
+                with torch.no_grad():
+                    values = wide(evaluate(target, reading.logits, packed, run.contrasts)).cpu()
+                mean = means.get(target, values)
+                means[target] = mean + (values - mean) / (k + 1)
+        chosen = zip(targets, packed.jobs, strict=True)
+        return [means[target][rows.start : rows.stop, : len(job.steps)] for target, (job, rows) in chosen]
 
     def _logits(self, packed: Packed, run: Run, budget: Budget) -> list[Tensor]:
         self._count(packed)
@@ -231,6 +238,17 @@ class Measures:
                     raise
                 self._batched = False
         return self._batched
+
+
+def _target(request: Request[Any], run: Run) -> Target:
+    """What a request is about: a function of its own, or the run's target."""
+    return run.target if not isinstance(request, Score) or request.target is None else request.target
+
+
+def _remember(packed: Packed, reading: Reading) -> None:
+    for job, rows in packed.jobs:
+        if job.memory is not None and job.remembers:
+            job.memory.tensors = tuple(tensor[rows.start : rows.stop] for tensor in reading.memory)
 
 
 def _with_leaves(packed: Packed) -> tuple[Inputs, list[Tensor]]:

@@ -70,6 +70,7 @@ class Target:
         passes: over how many forwards with dropout the value is averaged; 0 for one forward without.
         seed: of those passes.
         stepwise: whether every step is run by itself, with a forward of the whole model that ends at its prefix.
+        axes: how many axes its values have beyond that of the predictions; a method's own function may have some.
     """
 
     function: Callable[[Any], Any]
@@ -78,6 +79,7 @@ class Target:
     passes: int = 0
     seed: int = 0
     stepwise: bool = False
+    axes: int = 0
 
     @staticmethod
     def of(function: StepFunction | Target) -> Target:
@@ -95,8 +97,32 @@ class Variants(Protocol):
     def original(self) -> int | None:
         """Which of the variants is the example itself, if one is."""
 
-    def rows(self, x: Example, i: int, j: int) -> Float[Tensor, "row feature dim"]:
-        """Embeddings of the variants ``i`` to ``j``."""
+    def rows(self, x: Example, i: int, j: int) -> Float[Tensor, "row feature dim"] | Rows:
+        """Embeddings of the variants ``i`` to ``j``; more where they differ in more than embeddings."""
+
+
+@runtime_checkable
+class Local(Protocol):
+    """Variants that know where they begin to differ from the example: what stands before need not be run again."""
+
+    @property
+    def changed_from(self) -> Int[Tensor, " variant"]:
+        """The first changed feature of each variant; the number of features where none is."""
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Variants that differ from the example in more than their embeddings.
+
+    Attributes:
+        embeds: one row a variant, each feature in its place.
+        hidden: features that nobody may attend to; they keep their place.
+        deleted: features that are left out; those after them move up. Such variants can be scored, and nothing else.
+    """
+
+    embeds: Float[Tensor, "row feature dim"]
+    hidden: Bool[Tensor, "row feature"] | None = None
+    deleted: Bool[Tensor, "row feature"] | None = None
 
 
 @dataclass(frozen=True)
@@ -112,11 +138,9 @@ class Original:
         return x.embeds[None]
 
 
-@dataclass(frozen=True, eq=False)
-class Replaced:
-    """Some features' embeddings exchanged for others."""
+class _Removing:
+    """Variants that each lack some features."""
 
-    replacement: Float[Tensor, "feature dim"]
     removed: Bool[Tensor, "variant feature"]
 
     def __len__(self) -> int:
@@ -126,9 +150,63 @@ class Replaced:
     def original(self) -> int | None:
         return _first(~self.removed.any(1))
 
+    @cached_property
+    def changed_from(self) -> Int[Tensor, " variant"]:
+        n = self.removed.shape[1]
+        return torch.where(self.removed, torch.arange(n, device=self.removed.device), n).amin(1)
+
+
+@dataclass(frozen=True, eq=False)
+class Replaced(_Removing):
+    """Some features' embeddings exchanged for others."""
+
+    replacement: Float[Tensor, "feature dim"]
+    removed: Bool[Tensor, "variant feature"]
+
     def rows(self, x: Example, i: int, j: int) -> Float[Tensor, "row feature dim"]:
         removed = self.removed[i:j, :, None].to(x.embeds.device)
         return torch.where(removed, self.replacement, x.embeds)
+
+
+@dataclass(frozen=True, eq=False)
+class Rewritten(_Removing):
+    """Some features exchanged for other tokens, which may differ from variant to variant."""
+
+    ids: Int[Tensor, "variant feature"]
+    removed: Bool[Tensor, "variant feature"]
+
+    def rows(self, x: Example, i: int, j: int) -> Float[Tensor, "row feature dim"]:
+        rows = x.embeds.repeat(j - i, 1, 1)
+        for role, side in x.sides:
+            removed = self.removed[i:j, side].to(rows.device)
+            chosen = self.ids[i:j, side].to(rows.device)[removed]
+            rows[:, side][removed] = x.vocabulary.embed(chosen, role).to(rows)
+        return rows
+
+
+@dataclass(frozen=True, eq=False)
+class Hidden(_Removing):
+    """Some features that nobody may attend to; they keep their place, and their own prediction."""
+
+    removed: Bool[Tensor, "variant feature"]
+
+    def rows(self, x: Example, i: int, j: int) -> Rows:
+        return Rows(x.embeds.expand(j - i, -1, -1), hidden=self.removed[i:j].to(x.embeds.device))
+
+
+@dataclass(frozen=True, eq=False)
+class Deleted(_Removing):
+    """Some features left out: those after them move up, and a step is predicted from the last one left before it."""
+
+    removed: Bool[Tensor, "variant feature"]
+
+    @cached_property
+    def changed_from(self) -> Int[Tensor, " variant"]:
+        """One before the first that is left out: it predicts what that one predicted."""
+        return (super().changed_from - 1).clamp_min(0)
+
+    def rows(self, x: Example, i: int, j: int) -> Rows:
+        return Rows(x.embeds.expand(j - i, -1, -1), deleted=self.removed[i:j].to(x.embeds.device))
 
 
 @dataclass(frozen=True, eq=False)
@@ -255,7 +333,17 @@ class Request(Generic[T]):
 
 @dataclass(frozen=True, eq=False)
 class Score(Request[Tensor]):
-    """The target's value for every variant and step: Float["variant step"]."""
+    """The target's value for every variant and step: Float["variant step"].
+
+    A method that needs a function of its own gives it as ``target``; where that returns further axes, the answer has them
+    too: Float["variant step *extra"].
+    """
+
+    target: Target | None = None
+
+    @property
+    def company(self) -> Hashable:
+        return super().company, self.target is None
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,8 +14,10 @@ from inseq.engine.answers import ANSWERS, Answer
 from inseq.engine.measures import Counters, Measures, Run, StepScores
 from inseq.engine.packing import Budget, Job, batches, default_budget, jobs_of, pack
 from inseq.engine.requests import Gradient, Logits, Request, Score, StepFunction, Target
+from inseq.engine.reuse import portions, reusing
 from inseq.models.adapter import Adapter
 from inseq.models.edits import fused_activations, guest, is_out_of_memory
+from inseq.models.reuse import prepare_reuse
 from inseq.text.example import Example
 
 PROGRESS_DELAY = 0.5
@@ -142,11 +144,22 @@ class Engine:
             together = [r for r in requests if r.company == company]
             in_one = self._in_one(type(together[0]), run)
             overhead = UNCUT if run.target.passes else self.budget.overhead
-            jobs = [job for r in together for job in jobs_of(r, in_one, overhead)]
-            run.bar.total += sum(job.rows * len(job.steps) for job in jobs)
-            jobs.sort(key=lambda job: job.width)
-            self._run_jobs(jobs, answers, run)
+            plans = {id(r): plan for r in together if in_one and (plan := self._reusing(r, run)) is not None}
+            whole = [r for r in together if id(r) not in plans]
+            self._run_sorted([job for r in whole for job in jobs_of(r, in_one, overhead)], answers, run)
+            for portion in portions(list(plans.values()), self.budget):
+                self._run_sorted([first for first, _ in portion], answers, run)
+                self._run_sorted([job for _, jobs in portion for job in jobs], answers, run)
         return {key: answer.value() for key, answer in answers.items()}
+
+    def _reusing(self, request: Request[Any], run: Run) -> tuple[Job, list[Job]] | None:
+        """How a request is answered from where its variants change on, where the model and the work allow it."""
+        plan = None if run.target.passes else reusing(request, self.budget)
+        return plan if plan is not None and prepare_reuse(self.adapter, plan[0].n_decoder) else None
+
+    def _run_sorted(self, jobs: list[Job], answers: Mapping[int, Answer], run: Run) -> None:
+        run.bar.total += sum(job.rows * len(job.steps) for job in jobs)
+        self._run_jobs(sorted(jobs, key=lambda job: (job.skipped, job.width)), answers, run)
 
     def _run_jobs(self, jobs: Sequence[Job], answers: Mapping[int, Answer], run: Run) -> None:
         """Run jobs batch by batch; out of memory halves the budget and goes on with what is left."""

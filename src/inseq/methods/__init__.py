@@ -1,6 +1,28 @@
 """Attribution methods: each is the formula of its paper over requests to the engine."""
 
-from inseq.methods import discretized, gradient, integrated, internals, layers, perturbation
+from inseq.methods import (
+    discretized,
+    gradient,
+    integrated,
+    internals,
+    layers,
+    perturbation,
+    reagent,
+    shapley,
+    surrogate,
+)
 from inseq.methods._method import Attribution, method
 
-__all__ = ["Attribution", "discretized", "gradient", "integrated", "internals", "layers", "method", "perturbation"]
+__all__ = [
+    "Attribution",
+    "discretized",
+    "gradient",
+    "integrated",
+    "internals",
+    "layers",
+    "method",
+    "perturbation",
+    "reagent",
+    "shapley",
+    "surrogate",
+]

@@ -12,8 +12,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedConfig
+from transformers.modeling_outputs import BaseModelOutput
 
 from inseq.errors import ArgumentError, UnsupportedModelError
+from inseq.models import memory as memories
 from inseq.models.edits import attention_function, attention_implementation, own_attention, rows_to_head
 from inseq.models.layers import module_of, tapped
 from inseq.text.encode import Encoder
@@ -29,15 +31,25 @@ class Inputs:
 
     Attributes:
         source: encoder embeddings in first-layer units, or None for a decoder-only model.
-        source_keep: which source positions are real.
+        source_keep: which source positions are real, and may be attended to.
         decoder: decoder embeddings in first-layer units.
         at: the decoder positions whose predictions are wanted.
+        decoder_keep: which decoder positions may be attended to, remembered ones included; None for all.
+        memory: what another forward left (:attr:`Reading.memory`): the encoder's output, which then stands for ``source``,
+            or keys and values of the positions before the first of ``decoder``.
     """
 
     source: Float[Tensor, "row source dim"] | None
     source_keep: Bool[Tensor, "row source"] | None
     decoder: Float[Tensor, "row decoder dim"]
     at: Int[Tensor, "row step"]
+    decoder_keep: Bool[Tensor, "row position"] | None = None
+    memory: tuple[Tensor, ...] = ()
+
+    @property
+    def past(self) -> int:
+        """How many decoder positions are remembered."""
+        return self.memory[0].shape[2] if self.memory and self.source_keep is None else 0
 
 
 @dataclass(frozen=True)
@@ -48,11 +60,14 @@ class Reading:
         hidden: what enters the vocabulary matrix, at all positions; differentiable to the inputs.
         chosen: the same at ``Inputs.at``, cut from the graph; the logits are differentiable to it.
         logits: predictions at ``Inputs.at``.
+        memory: what later forwards can go on from, where it was to be remembered: the encoder's output, Float["row source
+            hidden"], or keys and values of every layer, alternately, Float["row head position dim"].
     """
 
     hidden: Float[Tensor, "row decoder hidden"]
     chosen: Float[Tensor, "row step hidden"]
     logits: Float[Tensor, "row step vocab"]
+    memory: tuple[Tensor, ...] = ()
 
 
 @dataclass
@@ -101,6 +116,11 @@ class Adapter(ABC):
         self.causal = True
         self.attention_sites: dict[int, tuple[Site, int]] | None = None
         self.attention_outputs = False
+        self.explicit_positions = False
+        self.hides: str | None = None
+        self.reuses: bool | None = None
+        self.reuses_up_to = 0
+        self.cache_name = ""
         head = model.get_output_embeddings()
         if head is None:
             raise UnsupportedModelError(
@@ -171,13 +191,21 @@ class Adapter(ABC):
         }
         return int(next(size for name in names[axis] if (size := getattr(config, name, None)) is not None))
 
-    def read(self, inputs: Inputs, *, differentiable: bool = False, attention: AttentionSink | None = None) -> Reading:
+    def read(
+        self,
+        inputs: Inputs,
+        *,
+        differentiable: bool = False,
+        attention: AttentionSink | None = None,
+        remember: bool = False,
+    ) -> Reading:
         """Run one forward over a batch; the vocabulary matrix sees the wanted positions alone.
 
         Args:
             inputs: the batch.
             differentiable: whether a graph is kept, from the embeddings to the hidden states and from those to the logits.
             attention: takes the attention weights of every layer as they come: site, layer, weights [row head query key].
+            remember: whether to keep what later forwards can go on from.
 
         Raises:
             UnsupportedModelError: if attention weights are asked of an architecture that does not give them.
@@ -187,12 +215,19 @@ class Adapter(ABC):
             rows_to_head(self.head, inputs.at, differentiable) as caught,
             torch.set_grad_enabled(differentiable),
         ):
-            outputs = self.model(**self.arguments(inputs), use_cache=False, return_dict=True, **more)
+            cache: Any = memories.empty() if remember and inputs.source is None else None
+            if cache is not None or (inputs.memory and inputs.source_keep is None):
+                cache = memories.beginning(inputs.memory) if cache is None else cache
+                more = more | {self.cache_name: cache, "use_cache": True}
+            outputs = self.model(**{"use_cache": False, "return_dict": True} | self.arguments(inputs) | more)
         if not caught:
             raise UnsupportedModelError(f"{type(self.model).__name__} does not call its output embeddings in forward.")
         if attention is not None and more:
             _pour(outputs, attention)
-        return Reading(caught[0], caught[1], outputs.logits)
+        memory: tuple[Tensor, ...] = ()
+        if remember:
+            memory = memories.kept(cache) if inputs.source is None else (outputs.encoder_last_hidden_state,)
+        return Reading(caught[0], caught[1], outputs.logits, memory)
 
     def taps(self, layers: Sequence[Any]) -> list[Tap]:
         """Find the modules of layers.
@@ -313,6 +348,10 @@ class Adapter(ABC):
         """The id of a token given by its piece or its text."""
         return self.encoder.id_of(token)
 
+    def ids_of(self, text: str, *, special: bool) -> list[int]:
+        """Ids of a text, with or without the special tokens that the tokenizer adds."""
+        return list(self.encoder.tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"])
+
 
 class DecoderOnly(Adapter):
     """GPT-like models: one sequence, prompt and continuation."""
@@ -326,7 +365,13 @@ class DecoderOnly(Adapter):
         self._decoder = _table(model, model)
 
     def arguments(self, inputs: Inputs) -> dict[str, Any]:
-        return {"inputs_embeds": inputs.decoder * self._decoder.feed}
+        arguments: dict[str, Any] = {"inputs_embeds": inputs.decoder * self._decoder.feed}
+        if inputs.decoder_keep is not None:
+            arguments["attention_mask"] = inputs.decoder_keep.long()
+            if self.explicit_positions:
+                positions = torch.arange(inputs.past, inputs.decoder_keep.shape[1], device=inputs.decoder.device)
+                arguments["position_ids"] = positions.expand(len(inputs.decoder), -1)
+        return arguments
 
     def id_arguments(self, source: Tensor, decoder: Tensor) -> dict[str, Any]:
         return {"input_ids": decoder}
@@ -345,13 +390,18 @@ class EncoderDecoder(Adapter):
         return {"source": self._source, "decoder": self._decoder}
 
     def arguments(self, inputs: Inputs) -> dict[str, Any]:
-        assert inputs.source is not None
         assert inputs.source_keep is not None
-        return {
-            "inputs_embeds": inputs.source * self._source.feed,
+        arguments: dict[str, Any] = {
             "attention_mask": inputs.source_keep.long(),
             "decoder_inputs_embeds": inputs.decoder * self._decoder.feed,
         }
+        if inputs.source is None:
+            arguments["encoder_outputs"] = BaseModelOutput(last_hidden_state=inputs.memory[0])
+        else:
+            arguments["inputs_embeds"] = inputs.source * self._source.feed
+        if inputs.decoder_keep is not None:
+            arguments["decoder_attention_mask"] = inputs.decoder_keep.long()
+        return arguments
 
     def id_arguments(self, source: Tensor, decoder: Tensor) -> dict[str, Any]:
         return {"input_ids": source, "decoder_input_ids": decoder}

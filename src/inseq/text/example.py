@@ -78,6 +78,9 @@ class Vocabulary(Protocol):
     def id_of(self, token: str) -> int | None:
         """The id of a token given by its piece or its text, where it is exactly one."""
 
+    def ids_of(self, text: str, *, special: bool) -> list[int]:
+        """Ids of a text, with or without the special tokens that the tokenizer adds."""
+
 
 @dataclass(frozen=True, eq=False)
 class Contrast:
@@ -136,6 +139,15 @@ class Example:
     def n_decoder(self) -> int:
         """Decoder tokens the model reads: scored or context."""
         return len(self.features) - self.n_source + len(self.context)
+
+    @property
+    def sides(self) -> list[tuple[Role, slice]]:
+        """The features of the encoder and those of the decoder, where there are any."""
+        cuts: list[tuple[Role, slice]] = [
+            ("source", slice(0, self.n_source)),
+            ("generated", slice(self.n_source, len(self.features))),
+        ]
+        return [(role, side) for role, side in cuts if side.start < side.stop]
 
     @property
     def visible(self) -> list[int]:
