@@ -15,7 +15,6 @@ from reference import Case
 from test_properties import ENTRIES, TOLERANCE, unknown
 from transformers.cache_utils import DynamicCache
 
-from inseq.engine import reuse
 from inseq.engine.packing import Budget
 from inseq.engine.requests import Deleted, Gradient, Hidden
 from inseq.engine.scheduler import Engine
@@ -67,7 +66,7 @@ def test_architectures_that_cannot_hide_say_so(name: str, reason: str) -> None:
     assert "Use removal='replace'" in str(refused.value)
 
 
-EAGER_TO_GO_ON = Budget(tokens=2**12, logits=2**25, cotangents=2**19, overhead=0)
+EAGER_TO_GO_ON = Budget(tokens=2**12, logits=2**25, cotangents=2**19, overhead=0, smallest=1)
 """A further forward costs nothing, so that nothing is run twice."""
 
 
@@ -98,8 +97,7 @@ def test_going_on_from_what_does_not_change_equals_running_all(name: str, attent
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama", "mistral", "gemma3"])
-def test_tokens_are_those_from_the_first_change_on(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reuse, "SMALLEST", 1)
+def test_tokens_are_those_from_the_first_change_on(name: str) -> None:
     case = long(name)
     _, engine = harness.run(harness.adapter(name)[0], [case], "occlusion", budget=EAGER_TO_GO_ON)
     n = case.n_features

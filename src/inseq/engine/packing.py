@@ -81,16 +81,18 @@ class Budget:
         logits: rows x steps x vocabulary.
         cotangents: vector-Jacobian products at a time x rows x padded length x dim.
         overhead: what a further forward costs beside its tokens, in tokens: short examples share one, padded.
+        smallest: with fewer tokens a forward takes no less time, as the weights have to be read anyway.
     """
 
     tokens: int
     logits: int
     cotangents: int
     overhead: int = 64
+    smallest: int = 16
 
     def halved(self) -> Budget:
         tokens, logits, cotangents = (max(1, size // 2) for size in (self.tokens, self.logits, self.cotangents))
-        return Budget(tokens, logits, cotangents, self.overhead)
+        return replace(self, tokens=tokens, logits=logits, cotangents=cotangents)
 
 
 def default_budget(device: torch.device, weights: int, dim: int) -> Budget:
@@ -104,7 +106,7 @@ def default_budget(device: torch.device, weights: int, dim: int) -> Budget:
     overhead = OVERHEAD.get(device.type, ACCELERATOR_OVERHEAD) // max(1, weights)
     if device.type == "cpu":
         return Budget(tokens=max(512, 2**20 // dim), logits=2**25, cotangents=2**19, overhead=overhead)
-    return Budget(tokens=2**15, logits=2**28, cotangents=2**27, overhead=overhead)
+    return Budget(tokens=2**15, logits=2**28, cotangents=2**27, overhead=overhead, smallest=512)
 
 
 def jobs_of(request: Request[Any], causal: bool, overhead: int) -> list[Job]:

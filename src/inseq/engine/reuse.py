@@ -9,9 +9,6 @@ from inseq.engine.packing import Budget, Job
 from inseq.engine.placing import Memory
 from inseq.engine.requests import Local, Request, Score
 
-SMALLEST = 16
-"""A forward of fewer tokens takes no less time: the weights have to be read anyway."""
-
 
 def reusing(request: Request[Any], budget: Budget) -> tuple[Job, list[Job]] | None:
     """The job of the example itself, and those of its variants from where they change on.
@@ -54,9 +51,8 @@ def _cheapest_jobs(request: Request[Any], firsts: Sequence[int], memory: Memory,
         jobs = [_job(request, range(1 + a, 1 + min(a + size, n)), firsts[a], memory) for a in starts]
         return [job for job in jobs if job.steps]
 
-    return min(
-        (cut(size) for size in sorted({-(-n // pieces) for pieces in range(1, n + 1)})), key=lambda jobs: _work(jobs, budget)
-    )
+    sizes = sorted({n, *(2**k for k in range(n.bit_length()))})
+    return min((cut(size) for size in sizes), key=lambda jobs: _work(jobs, budget))
 
 
 def _job(request: Request[Any], variants: range, start: int, memory: Memory) -> Job:
@@ -68,7 +64,7 @@ def _job(request: Request[Any], variants: range, start: int, memory: Memory) -> 
 def _work(jobs: Sequence[Job], budget: Budget) -> int:
     """In tokens."""
     sizes = [job.rows * job.width for job in jobs]
-    return sum(max(size, SMALLEST) + budget.overhead * -(-size // budget.tokens) for size in sizes)
+    return sum(max(size, budget.smallest) + budget.overhead * -(-size // budget.tokens) for size in sizes)
 
 
 def portions(plans: Sequence[tuple[Job, list[Job]]], budget: Budget) -> list[list[tuple[Job, list[Job]]]]:

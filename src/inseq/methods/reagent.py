@@ -137,8 +137,8 @@ async def _candidates(x: Example, draws: Draws, replacements: Replacements) -> I
         every = replace(x, steps=x.features[first:], step_ids=x.ids[first:], at=positions)
 
         def drawn(p: Prediction) -> Float[Tensor, "n candidate"]:
-            cumulated = p.logits.double().softmax(-1).cumsum(-1)
-            levels = draws.levels.to(cumulated) * cumulated[:, -1:]
+            cumulated = p.logits.cpu().double().softmax(-1).cumsum(-1)
+            levels = draws.levels * cumulated[:, -1:]
             return torch.searchsorted(cumulated, levels).clamp_max(p.logits.shape[-1] - 1).to(cumulated)
 
         found[first:] = (await Score(every, target=Target(drawn, contrast="none", axes=1)))[0].long()

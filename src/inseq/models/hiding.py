@@ -87,7 +87,7 @@ def _inputs(adapter: Adapter, side: str, chosen: list[int]) -> Inputs:
 
 
 def _logits(adapter: Adapter, inputs: Inputs, at: list[int]) -> Tensor:
-    return adapter.read(replace(inputs, at=torch.tensor([at], device=adapter.device))).logits[0].double().cpu()
+    return adapter.read(replace(inputs, at=torch.tensor([at], device=adapter.device))).logits[0].cpu().double()
 
 
 def _gap(a: Tensor, b: Tensor) -> float:
