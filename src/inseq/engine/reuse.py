@@ -24,7 +24,9 @@ def reusing(request: Request[Any], budget: Budget) -> tuple[Job, list[Job]] | No
     x, variants = request.example, request.variants
     if not isinstance(request, Score) or not isinstance(variants, Local) or request.variants.original != 0:
         return None
-    firsts = [min(first, len(x.features)) for first in variants.changed_from[1:].tolist()]
+    firsts: list[int] = []
+    for first in variants.changed_from[1:].tolist():
+        firsts.append(first if first < len(x.features) else firsts[-1] if firsts else 0)
     if not firsts or firsts != sorted(firsts) or (x.n_source and firsts[-1] < x.n_source):
         return None
     every = range(len(x.steps))
