@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import harness
 import numpy as np
 import pytest
 import reference as ref
+import reference_internals as inside
 import torch
 import zoo
 from harness import relative
@@ -59,13 +60,16 @@ def slow_ig(case: Case, fn: ref.StepFunction, **kwargs: Any) -> Tensor:
 
 
 def slow_attention(case: Case, fn: ref.StepFunction, *, only_source: bool = False) -> Tensor:
-    eager = Case(zoo.build(_name(case), "eager", case.model.dtype), case.source, case.target, case.first)
-    found = ref.attention(eager)
+    found = ref.attention(_eager(case))
     return found[: case.n_source] if only_source else found
 
 
-def _name(case: Case) -> str:
-    return next(n for n, kind in ENTRIES if zoo.build(n, kind, case.model.dtype) is case.model)
+def _eager(case: Case) -> Case:
+    """The same case on the model with eager attention: the others keep no weights."""
+    if case.model.config._attn_implementation == "eager":
+        return case
+    name = next(n for n, kind in ENTRIES if zoo.build(n, kind, case.model.dtype) is case.model)
+    return replace(case, model=zoo.build(name, "eager", case.model.dtype))
 
 
 METHODS: dict[str, Row] = {
@@ -93,7 +97,14 @@ def slow_shapley(case: Case, fn: ref.StepFunction, *, only_source: bool = False)
 
 METHODS["lime"] = Row(slow_lime, {"n_samples": N_SAMPLES, "seed": 3})
 METHODS["shapley_sampling"] = Row(slow_shapley, {"n_permutations": N_ORDERS, "seed": 3})
-DETERMINED = [m for m in METHODS if m != "attention"]
+
+
+def slow_rollout(case: Case, fn: ref.StepFunction, *, only_source: bool = False) -> Tensor:
+    return inside.attention_rollout(_eager(case), only_source=only_source)
+
+
+METHODS["attention_rollout"] = Row(slow_rollout, {}, targets=("probability",))
+DETERMINED = [m for m in METHODS if methods[m].facts.get("uses_target", True)]
 
 
 def test_every_method_has_a_row() -> None:

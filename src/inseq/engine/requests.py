@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Generic, Literal, Protocol, TypeVar, runtime_checkable
@@ -10,11 +10,16 @@ from typing import Any, Generic, Literal, Protocol, TypeVar, runtime_checkable
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.functional import pad
 
 from inseq.text.example import Example
 
 T = TypeVar("T")
 Site = Literal["encoder", "decoder", "cross"]
+Choice = int | list[int] | tuple[int, int] | None
+"""Layers or heads: one, some, a half-open (start, end) range, or all; negative ones count from the end."""
+HeadChoice = Choice | Mapping[int, Choice]
+"""Heads of all layers, or of each layer named; a layer that is not named keeps all."""
 
 
 @dataclass(frozen=True)
@@ -137,15 +142,53 @@ class Gradient(Request[Any]):
 
 
 @dataclass(frozen=True, eq=False)
-class Capture(Request[dict[Site, list[Tensor]]]):
-    """Attention weights of every layer, by site: lists, over layers, of what ``read`` makes of them.
+class Attended:
+    """What one attention computed for one example and one block of steps, as folds see it.
 
-    ``read`` gets Float["head query key"] as one layer gives it: for the sites ``decoder`` and ``cross`` the queries are
-    those that predict the steps. Keys that a query has not read hold zeros.
+    Attributes:
+        site: which attention of the layer.
+        layer: index of the layer within its stack.
+        weights: of the chosen heads, at all positions of the block.
+        at: the decoder positions that predict the block's steps.
     """
 
+    site: Site
+    layer: int
+    weights: Float[Tensor, "head query key"]
+    at: Int[Tensor, " step"]
+
+    def at_steps(self, n_keys: int) -> Float[Tensor, "head step key"]:
+        """The weights by which the positions that predict the steps read; keys beyond the block hold zeros."""
+        queries = self.weights[:, self.at.to(self.weights.device)]
+        return pad(queries, (0, n_keys - queries.shape[-1]))
+
+
+@runtime_checkable
+class Fold(Protocol):
+    """Folds what the layers compute into what a method wants, as they come, so that no two layers stand at once."""
+
+    def add(self, seen: Any) -> None:
+        """Take what one attention computed; sites and layers come in the order of the forward."""
+
+    def value(self) -> dict[str, Tensor]:
+        """Tensors with a leading step axis, joined over blocks of steps; ``"encoder"`` has none and is taken once."""
+
+
+@dataclass(frozen=True, eq=False)
+class Capture(Request[dict[str, Tensor]]):
+    """What the attentions compute in one forward: each one's :class:`Attended` goes to a fold of the block's own.
+
+    Attributes:
+        fold: makes the fold of one block of steps.
+        sites: which attentions.
+        layers: the decoder's layers that are seen, all by default; the encoder's are seen whole.
+        heads: the decoder's heads that are seen, all by default.
+    """
+
+    fold: Callable[[], Fold] = field(kw_only=True)
     sites: tuple[Site, ...] = ("decoder", "cross")
-    read: Callable[[Tensor], Tensor] = _unchanged
+    layers: Choice = None
+    heads: Choice = None
 
 
 class _Together:

@@ -12,11 +12,12 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from inseq.engine.answers import ANSWERS, Answer, CaptureAnswer, GradientAnswer, wide
+from inseq.engine.answers import ANSWERS, Answer, GradientAnswer, wide
 from inseq.engine.gradients import body_gradients, head_cotangents
+from inseq.engine.inside import folding
 from inseq.engine.packing import Budget, Job, Packed, batches, default_budget, jobs_of, pack
 from inseq.engine.requests import Capture, Gradient, Prediction, Request, Score, StepFunction
-from inseq.models.adapter import Adapter, Inputs, Reading, Site
+from inseq.models.adapter import Adapter, Inputs, Reading
 from inseq.models.edits import fused_activations, guest, is_out_of_memory
 from inseq.text.example import Example
 
@@ -199,19 +200,13 @@ class Engine:
             values = wide(self._evaluate(run.target, reading.logits, packed)).cpu()
         return [values[rows.start : rows.stop, : len(job.steps)] for job, rows in packed.jobs]
 
-    def _captured(self, packed: Packed, run: Run) -> list[dict[Site, list[Tensor]]]:
-        """Read the attention of every layer as it comes; no layer waits for another."""
+    def _captured(self, packed: Packed, run: Run) -> list[dict[str, Tensor]]:
+        """Fold the attention of every layer as it comes; no layer waits for another."""
         self._count(packed)
-        found: list[dict[Site, list[Tensor]]] = [{} for _ in packed.jobs]
-
-        def sink(site: Site, layer: int, weights: Tensor) -> None:
-            for (job, rows), sites in zip(packed.jobs, found, strict=True):
-                if isinstance(job.request, Capture) and site in job.request.sites:
-                    sites.setdefault(site, []).append(CaptureAnswer.read(job, site, weights[rows.start]))
-
+        folds, sink = folding(self.adapter, packed)
         reading = self.adapter.read(packed.inputs, attention=sink)
         self._record(reading.logits, packed, run)
-        return found
+        return [fold.value() for fold in folds]
 
     def _gradients(self, packed: Packed, run: Run) -> list[Tensor]:
         self._count(packed)

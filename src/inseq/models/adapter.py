@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any, Literal
 
 import torch
@@ -298,15 +299,15 @@ class EncoderDecoder(Adapter):
 
 
 def _pour(outputs: Any, sink: AttentionSink) -> None:
-    sites: dict[str, Site] = {
-        "attentions": "decoder",
-        "encoder_attentions": "encoder",
-        "decoder_attentions": "decoder",
-        "cross_attentions": "cross",
-    }
-    for name, site in sites.items():
-        for layer, weights in enumerate(getattr(outputs, name, None) or ()):
-            sink(site, layer, weights)
+    """Hand on the attention weights that a forward returned, in the order in which they were computed."""
+    for layer, weights in enumerate(getattr(outputs, "encoder_attentions", None) or ()):
+        sink("encoder", layer, weights)
+    own = getattr(outputs, "attentions", None) or getattr(outputs, "decoder_attentions", None) or ()
+    cross = getattr(outputs, "cross_attentions", None) or ()
+    for layer, (weights, read) in enumerate(zip_longest(own, cross)):
+        sink("decoder", layer, weights)
+        if read is not None:
+            sink("cross", layer, read)
 
 
 def _table(stack: Any, model: Any) -> Table:
