@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,6 +18,7 @@ from reference import Case
 from torch import Tensor
 
 from inseq.engine.packing import Budget
+from inseq.errors import UnsupportedModelError
 from inseq.methods import method as methods
 from inseq.methods import perturbation
 
@@ -30,11 +31,12 @@ TINY = Budget(tokens=30, logits=2 * zoo.VOCAB, cotangents=1500)
 
 @dataclass(frozen=True)
 class Row:
-    """A method, its slow definition and what else is true of it."""
+    """A method, its slow definition and what else is true of it; `refuses` names the models it cannot be right on."""
 
     slow: Callable[..., Tensor]
     options: dict[str, Any]
     targets: tuple[str, ...] = ("probability", "logit", "entropy", "crossentropy", "perplexity")
+    refuses: frozenset[str] = frozenset()
 
 
 def unknown(case: Case) -> Tensor:
@@ -104,6 +106,14 @@ def slow_rollout(case: Case, fn: ref.StepFunction, *, only_source: bool = False)
 
 
 METHODS["attention_rollout"] = Row(slow_rollout, {}, targets=("probability",))
+
+
+def slow_value_zeroing(case: Case, fn: ref.StepFunction, *, only_source: bool = False) -> Tensor:
+    return inside.value_zeroing(case, only_source=only_source, by_step=type(case.model).__name__ == "Bidirectional")
+
+
+NO_INTERFACE = frozenset({"gpt_neo", "bloom", "falcon"})
+METHODS["value_zeroing"] = Row(slow_value_zeroing, {}, targets=("probability",), refuses=NO_INTERFACE)
 DETERMINED = [m for m in METHODS if methods[m].facts.get("uses_target", True)]
 
 
@@ -111,8 +121,20 @@ def test_every_method_has_a_row() -> None:
     assert set(METHODS) == set(methods) - {"dummy"}
 
 
-@pytest.mark.parametrize(("name", "attention"), ENTRIES)
-@pytest.mark.parametrize("method", METHODS)
+def served(entries: Sequence[Any]) -> list[Any]:
+    """Methods x models, without those that the method refuses: (method, name) or (method, name, attention)."""
+    pairs = [(method, *((entry,) if isinstance(entry, str) else entry)) for method in METHODS for entry in entries]
+    return [pair for pair in pairs if pair[1] not in METHODS[pair[0]].refuses]
+
+
+@pytest.mark.parametrize(("method", "name"), [(m, name) for m, row in METHODS.items() for name in sorted(row.refuses)])
+def test_a_method_that_cannot_be_right_refuses_with_the_reason(method: str, name: str) -> None:
+    made, _ = harness.adapter(name)
+    with pytest.raises(UnsupportedModelError, match=r"(?s)^.{40,}[Uu]se '\w+'"):
+        harness.run(made, harness.cases(name), method, **METHODS[method].options)
+
+
+@pytest.mark.parametrize(("method", "name", "attention"), served(ENTRIES))
 def test_equals_its_slow_definition(name: str, attention: str, method: str) -> None:
     made, _ = harness.adapter(name, attention)
     chosen = harness.cases(name, attention)
@@ -136,8 +158,7 @@ def test_every_target(name: str, method: str, target: str) -> None:
     assert relative(scores[target], ref.step_scores(case, fn)) < TOLERANCE
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("name", zoo.ENCODER_DECODERS)
+@pytest.mark.parametrize(("method", "name"), served(zoo.ENCODER_DECODERS))
 def test_source_alone(name: str, method: str) -> None:
     made, _ = harness.adapter(name)
     case = harness.cases(name)[0]
@@ -146,8 +167,7 @@ def test_source_alone(name: str, method: str) -> None:
     assert relative(attribution.scores, row.slow(case, ref.probability, only_source=True)) < 5 * TOLERANCE
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize(("name", "attention"), ENTRIES)
+@pytest.mark.parametrize(("method", "name", "attention"), served(ENTRIES))
 def test_future_features_score_exactly_nothing(name: str, attention: str, method: str) -> None:
     made, _ = harness.adapter(name, attention)
     chosen = harness.cases(name, attention)
@@ -157,8 +177,7 @@ def test_future_features_score_exactly_nothing(name: str, attention: str, method
             assert not attribution.scores[case.seen(t) :, step].any()
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize(("name", "attention"), ENTRIES)
+@pytest.mark.parametrize(("method", "name", "attention"), served(ENTRIES))
 def test_batch_order_and_chunks_change_no_number(name: str, attention: str, method: str) -> None:
     made, _ = harness.adapter(name, attention)
     chosen = harness.cases(name, attention)
@@ -174,16 +193,14 @@ def test_batch_order_and_chunks_change_no_number(name: str, attention: str, meth
             assert relative(other_scores["entropy"], scores["entropy"]) < TOLERANCE
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(("method", "name"), served(FAMILIES))
 def test_two_runs_give_the_same_bits(name: str, method: str) -> None:
     made, _ = harness.adapter(name)
     first, second = (harness.run(made, harness.cases(name), method, **METHODS[method].options)[0] for _ in range(2))
     assert all(torch.equal(a.scores, b.scores) for (a, _), (b, _) in zip(first, second, strict=True))
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(("method", "name"), served(FAMILIES))
 def test_reduced_as_it_streams_equals_reduced_afterwards(name: str, method: str) -> None:
     made, _ = harness.adapter(name)
     chosen = harness.cases(name)
@@ -198,8 +215,7 @@ def test_reduced_as_it_streams_equals_reduced_afterwards(name: str, method: str)
         assert relative(reduced.scores, expected) < TOLERANCE
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(("method", "name"), served(FAMILIES))
 def test_float64(name: str, method: str) -> None:
     made, _ = harness.adapter(name, dtype=torch.float64)
     case = harness.cases(name, dtype=torch.float64)[0]
@@ -210,8 +226,7 @@ def test_float64(name: str, method: str) -> None:
     assert relative(attribution.scores, row.slow(case, ref.probability)) < tolerance
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(("method", "name"), served(FAMILIES))
 def test_bfloat16(name: str, method: str) -> None:
     """Half precision keeps the picture: scores are float32, and correlate with those of the float32 model."""
     half, full = (harness.adapter(name, dtype=dtype)[0] for dtype in (torch.bfloat16, torch.float32))

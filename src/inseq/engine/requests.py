@@ -191,6 +191,44 @@ class Capture(Request[dict[str, Tensor]]):
     heads: Choice = None
 
 
+@dataclass(frozen=True, eq=False)
+class Altered:
+    """What one layer's output becomes where a token is zeroed in one of the layer's attentions.
+
+    Attributes:
+        site: the attention.
+        layer: index of the layer within its stack.
+        changes: how far each looked-at position moves for each zeroed token.
+    """
+
+    site: Site
+    layer: int
+    changes: Float[Tensor, "token query"]
+
+
+@dataclass(frozen=True, eq=False)
+class Replay(Request[dict[str, Tensor]]):
+    """Each layer run again by itself from its clean inputs, once for every token, with that token's values zeroed.
+
+    The looked-at positions are those that predict the steps, or all of the encoder's; exactly nothing changes at a
+    position that gives the token no weight. Each :class:`Altered` goes to a fold of the block's own.
+
+    Attributes:
+        fold: makes the fold of one block of steps.
+        distance: of the layer's clean outputs Float["query dim"] to altered ones Float["token query dim"]:
+            Float["token query"].
+        sites: in which attentions tokens are zeroed.
+        layers: the decoder's layers that are replayed, all by default; the encoder's are replayed whole.
+        heads: the decoder's query heads for which a token is zeroed, all by default.
+    """
+
+    fold: Callable[[], Fold] = field(kw_only=True)
+    distance: Callable[[Tensor, Tensor], Tensor] = field(kw_only=True)
+    sites: tuple[Site, ...] = ("decoder", "cross")
+    layers: Choice = None
+    heads: HeadChoice = None
+
+
 class _Together:
     def __init__(self, requests: tuple[Request[Any], ...]) -> None:
         self.requests = requests

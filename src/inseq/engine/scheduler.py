@@ -16,9 +16,11 @@ from inseq.engine.answers import ANSWERS, Answer, GradientAnswer, wide
 from inseq.engine.gradients import body_gradients, head_cotangents
 from inseq.engine.inside import folding
 from inseq.engine.packing import Budget, Job, Packed, batches, default_budget, jobs_of, pack
-from inseq.engine.requests import Capture, Gradient, Prediction, Request, Score, StepFunction
+from inseq.engine.replay import Replays
+from inseq.engine.requests import Capture, Gradient, Prediction, Replay, Request, Score, StepFunction
 from inseq.models.adapter import Adapter, Inputs, Reading
 from inseq.models.edits import fused_activations, guest, is_out_of_memory
+from inseq.models.layers import replaying
 from inseq.text.example import Example
 
 PROGRESS_DELAY = 0.5
@@ -29,12 +31,13 @@ StepScores = dict[str, Float[Tensor, " step"]]
 
 @dataclass
 class Counters:
-    """What a run cost: model calls, rows and token positions in them, vector-Jacobian products."""
+    """What a run cost: model calls, rows and token positions in them, vector-Jacobian products, rows of single layers."""
 
     forwards: int = 0
     rows: int = 0
     tokens: int = 0
     vjps: int = 0
+    replays: int = 0
 
 
 @dataclass
@@ -160,6 +163,7 @@ class Engine:
             Score: self._scores,
             Gradient: self._gradients,
             Capture: self._captured,
+            Replay: self._replayed,
         }
         contributions = measures[type(batch[0].request)](packed, run)
         for (job, _), contribution in zip(packed.jobs, contributions, strict=True):
@@ -207,6 +211,16 @@ class Engine:
         reading = self.adapter.read(packed.inputs, attention=sink)
         self._record(reading.logits, packed, run)
         return [fold.value() for fold in folds]
+
+    def _replayed(self, packed: Packed, run: Run) -> list[dict[str, Tensor]]:
+        """Run each layer again when the forward has run it, with tokens zeroed."""
+        self._count(packed)
+        replays = Replays(self.adapter, packed, self.budget)
+        with replaying(self.adapter, replays.visit):
+            reading = self.adapter.read(packed.inputs)
+        self.counters.replays += replays.n_rows
+        self._record(reading.logits, packed, run)
+        return [fold.value() for fold in replays.folds]
 
     def _gradients(self, packed: Packed, run: Run) -> list[Tensor]:
         self._count(packed)

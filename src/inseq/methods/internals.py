@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from einops import rearrange
+from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import pad
 
-from inseq.engine.requests import Attended, Capture, Choice, Site
+from inseq.engine.requests import Altered, Attended, Capture, Choice, HeadChoice, Replay, Site
+from inseq.errors import ArgumentError
 from inseq.methods._method import Attribution, method
 from inseq.text.example import Example
 
@@ -74,4 +79,105 @@ class _Weights:
         if "encoder" in self.layers:
             own = torch.stack(self.layers["encoder"])
             found["encoder"] = rearrange(own, "layer head query key -> key query layer head")
+        return found
+
+
+@method(
+    "value_zeroing",
+    paper="mohebbi2023quantifying",
+    signed=False,
+    axes=("layer",),
+    reduce_by=("mean",),
+    normalize=True,
+    uses_target=False,
+    needs="values",
+)
+async def value_zeroing(
+    x: Example,
+    *,
+    layers: Choice = None,
+    heads: HeadChoice = None,
+    metric: Literal["cosine", "euclidean"] = "cosine",
+) -> Attribution:
+    """How far a layer's output moves, at the position that writes a token, when another token's value vectors are zeroed.
+
+    Each layer is changed by itself: it is run again from its clean inputs, once for every token, whose value vectors are
+    nought in all heads or in chosen ones. The distance of the layer's outputs is 1 - cos. As in the paper, the distances
+    of one attention at one position are divided by their sum, and small ones are kept; where nothing moves, all are 0.
+
+    Source tokens are zeroed in the decoder's attention to the encoder, decoder tokens in its self-attention, each with
+    rows of its own that sum to 1. ``encoder_self_scores`` of a granular result is the same for the encoder's
+    self-attention: Float["key query layer"].
+
+    Args:
+        x: the example.
+        layers: the decoder's layers, all by default: an index, a list, or a (start, end) range; negative from the end.
+        heads: the decoder's query heads, likewise, or a mapping from layers to heads. Where layers or heads are chosen, the
+            encoder's own scores are left out.
+        metric: ``"cosine"``, or ``"euclidean"`` for the length of the difference.
+
+    Raises:
+        ArgumentError: for another metric, and for layers or heads that the model does not have.
+        UnsupportedModelError: if the model's attention does not go through transformers' interface.
+    """
+    if metric not in DISTANCES:
+        raise ArgumentError(f"metric={metric!r} is not known; choose from {', '.join(map(repr, DISTANCES))}.")
+    whole = x.granular and layers is None and heads is None
+    own: tuple[Site, ...] = ("encoder",) if x.n_source and whole else ()
+    found = await Replay(
+        x,
+        fold=lambda: _Changes(x),
+        distance=DISTANCES[metric],
+        sites=(*own, *sites_of(x)),
+        layers=layers,
+        heads=heads,
+    )
+    scores = rearrange(found["scores"], "step feature ... -> feature step ...")
+    return Attribution(scores, sequence_scores={"encoder_self_scores": found["encoder"]} if own else {})
+
+
+def cosine_distance(
+    clean: Float[Tensor, "query dim"], altered: Float[Tensor, "token query dim"]
+) -> Float[Tensor, "token query"]:
+    """1 - cos, from the difference of the unit vectors: half its square, to which no digits are lost."""
+    return (unit(altered) - unit(clean)).square().sum(-1) / 2
+
+
+def euclidean_distance(
+    clean: Float[Tensor, "query dim"], altered: Float[Tensor, "token query dim"]
+) -> Float[Tensor, "token query"]:
+    """The length of the difference."""
+    return torch.linalg.vector_norm(altered - clean, dim=-1)
+
+
+def unit(vectors: Float[Tensor, "*row dim"]) -> Float[Tensor, "*row dim"]:
+    """Vectors of length 1; what has no length stays so."""
+    length = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
+    return vectors / torch.where(length > 0, length, 1)
+
+
+DISTANCES = {"cosine": cosine_distance, "euclidean": euclidean_distance}
+
+
+class _Changes:
+    """Rows of changes that sum to 1, layer by layer; where the example is not granular, their mean."""
+
+    def __init__(self, x: Example) -> None:
+        self.x = x
+        self.layers: dict[Site, list[Tensor]] = {}
+
+    def add(self, seen: Altered) -> None:
+        total = seen.changes.sum(0)
+        rows = (seen.changes / torch.where(total > 0, total, 1)).T
+        if seen.site == "decoder":
+            rows = pad(rows, (0, self.x.n_decoder - rows.shape[1]))
+        self.layers.setdefault(seen.site, []).append(rows.cpu())
+
+    def value(self) -> dict[str, Tensor]:
+        scores = torch.cat([torch.stack(self.layers[site], -1) for site in sites_of(self.x)], 1)
+        if not self.x.granular:
+            return {"scores": scores.mean(-1)}
+        found = {"scores": scores}
+        if "encoder" in self.layers:
+            found["encoder"] = rearrange(torch.stack(self.layers["encoder"]), "layer query key -> key query layer")
         return found

@@ -1,0 +1,204 @@
+"""A model's layers, found by where its attentions are; each can be run again from the inputs it had."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from inseq.errors import UnsupportedModelError
+from inseq.models.adapter import Adapter, Site
+from inseq.models.edits import attention_function, own_attention
+
+Stack = Literal["encoder", "decoder"]
+
+
+@dataclass(frozen=True, eq=False)
+class Heads:
+    """What one attention computed: ``output`` is the weighted sum of the values, as the model's own code gave it."""
+
+    weights: Float[Tensor, "row head query key"]
+    values: Float[Tensor, "row group key width"]
+    output: Float[Tensor, "row query head width"]
+
+    @property
+    def group_size(self) -> int:
+        """How many query heads share one value head."""
+        return self.weights.shape[1] // self.values.shape[1]
+
+
+@dataclass(frozen=True, eq=False)
+class Zeroing:
+    """Of each row the value vectors of one token, as some query heads read them, are nought; -1 leaves a row as it is."""
+
+    site: Site
+    heads: Int[Tensor, " head"]
+    rows: Int[Tensor, " variant"]
+    tokens: Int[Tensor, " variant"]
+
+
+@dataclass(eq=False)
+class CleanLayer:
+    """A layer within a forward: what it computed, and the means to run it again.
+
+    Attributes:
+        stack: the encoder's layers or the decoder's.
+        index: which layer of the stack.
+        output: its output.
+        heads: what its attentions computed, by site.
+    """
+
+    stack: Stack
+    index: int
+    output: Float[Tensor, "row position dim"]
+    heads: dict[Site, Heads]
+    again: Callable[[Zeroing], Tensor] = field(repr=False)
+    """The layer's output for variants of its rows, from the inputs it had: Float["variant position dim"]."""
+
+    def read_by(self, zeroing: Zeroing) -> Bool[Tensor, "variant query"]:
+        """Which queries a zeroing can reach: those that give the token a weight in one of the heads."""
+        weights = _weights_on(self.heads[zeroing.site], zeroing)
+        return (weights != 0).any(1) & (zeroing.tokens >= 0)[:, None]
+
+
+def layers_of(adapter: Adapter) -> dict[tuple[Stack, int], nn.Module]:
+    """The module of every layer: the outermost element of a list that holds the attentions of this layer alone.
+
+    Raises:
+        UnsupportedModelError: if attentions do not go through transformers' interface, or no such modules are found.
+    """
+    sites = adapter.attention_sites
+    if sites is None:
+        raise UnsupportedModelError(
+            f"{type(adapter.model).__name__} does not route its attention through transformers' attention interface, so its "
+            "value vectors cannot be reached. Use 'attention' or 'attention_rollout' (weights alone), or 'occlusion'."
+        )
+    modules = dict(adapter.model.named_modules(remove_duplicate=False))
+    held = {
+        path: {_layer(sites[id(part)]) for part in module.modules() if id(part) in sites}
+        for path, module in modules.items()
+        if isinstance(modules.get(path.rpartition(".")[0]), nn.ModuleList)
+    }
+    found: dict[tuple[Stack, int], nn.Module] = {}
+    for path, inside in held.items():
+        if len(inside) == 1:
+            found.setdefault(next(iter(inside)), modules[path])
+    if found.keys() != {_layer(site) for site in sites.values()}:
+        raise UnsupportedModelError(
+            f"{type(adapter.model).__name__} does not keep its layers in a list of modules, so a layer cannot be looked at "
+            "by itself. Use 'attention' or 'attention_rollout' (weights alone), or 'occlusion'."
+        )
+    return found
+
+
+def _layer(site: tuple[Site, int]) -> tuple[Stack, int]:
+    return "encoder" if site[0] == "encoder" else "decoder", site[1]
+
+
+@contextmanager
+def replaying(adapter: Adapter, visit: Callable[[CleanLayer], None]) -> Iterator[None]:
+    """Let ``visit`` see every layer when a forward has run it; what it holds is gone when the next layer runs.
+
+    Raises:
+        UnsupportedModelError: see :func:`layers_of`; and if an attention's output is not its weights times its values.
+    """
+    layers, sites = layers_of(adapter), adapter.attention_sites
+    assert sites is not None
+    caught: dict[Site, Heads] = {}
+    active: list[Zeroing] = []
+
+    def attend(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Any:
+        site = sites[id(module)][0]
+        if active and active[0].site == site:
+            return _without(caught[site], active[0]), None
+        output, weights = own_attention(module, query, key, value, *args, **kwargs)
+        if not active:
+            caught[site] = checked(Heads(weights, value, output), module)
+        return output, weights
+
+    def after(key: tuple[Stack, int]) -> Callable[..., None]:
+        def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+            if active:
+                return
+
+            def again(zeroing: Zeroing) -> Tensor:
+                n_rows = len(first(output))
+                varied = tree_map(lambda value: _varied(value, zeroing.rows, n_rows), (args, kwargs))
+                active.append(zeroing)
+                try:
+                    return first(module.forward(*varied[0], **varied[1]))
+                finally:
+                    active.pop()
+
+            visit(CleanLayer(*key, first(output), dict(caught), again))
+            caught.clear()
+
+        return hook
+
+    handles = []
+    try:
+        for key, module in layers.items():
+            handles.append(module.register_forward_hook(after(key), with_kwargs=True))
+        with attention_function(adapter.model, attend):
+            yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def first(output: Any) -> Tensor:
+    """The tensor that a module returns, or the first of several."""
+    found: Tensor = output if isinstance(output, Tensor) else output[0]
+    return found
+
+
+def _varied(value: Any, rows: Tensor, n_rows: int) -> Any:
+    """A layer's argument for other rows; what all rows share stays."""
+    if not isinstance(value, Tensor) or value.ndim < 2 or len(value) != n_rows:
+        return value
+    return value.expand(len(rows), *value.shape[1:]) if n_rows == 1 else value[rows.to(value.device)]
+
+
+def _weights_on(heads: Heads, zeroing: Zeroing) -> Float[Tensor, "variant head query"]:
+    device = heads.weights.device
+    rows, tokens = zeroing.rows.to(device), zeroing.tokens.to(device).clamp_min(0)
+    return heads.weights[rows[:, None], zeroing.heads.to(device), :, tokens[:, None]]
+
+
+def _without(heads: Heads, zeroing: Zeroing) -> Float[Tensor, "variant query head width"]:
+    """The attention's output less what the zeroed vectors gave to it: it is linear in the values."""
+    device = heads.output.device
+    rows, tokens, some = zeroing.rows.to(device), zeroing.tokens.to(device), zeroing.heads.to(device)
+    weights = _weights_on(heads, zeroing) * (tokens >= 0)[:, None, None]
+    values = heads.values[rows[:, None], some // heads.group_size, tokens.clamp_min(0)[:, None]]
+    output = heads.output[rows]
+    output[:, :, some] -= torch.einsum("vhq,vhw->vqhw", weights, values).to(output)
+    return output
+
+
+def checked(heads: Heads, module: nn.Module) -> Heads:
+    """What an attention gave, if its output is its weights times its values.
+
+    Raises:
+        UnsupportedModelError: if it is not.
+    """
+    values = heads.values.repeat_interleave(heads.group_size, 1)
+    expected = torch.einsum("rhqk,rhkw->rqhw", heads.weights, values) if len(values[0]) == heads.weights.shape[1] else None
+    if expected is None or expected.shape != heads.output.shape or not near(heads.output, expected):
+        raise UnsupportedModelError(
+            f"The output of {type(module).__name__} is not the sum of its values weighted by its attention: what one token "
+            "gives to it cannot be told. Use 'attention' or 'attention_rollout' (weights alone), or 'occlusion'."
+        )
+    return heads
+
+
+def near(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors agree as far as their type can tell."""
+    tolerance = 1e-4 if torch.finfo(a.dtype).bits >= 32 else 5e-2
+    return a.shape == b.shape and bool((a - b).abs().max() <= tolerance * b.abs().max().clamp_min(1e-30))
