@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -171,3 +172,186 @@ def value_zeroing(case: Case, metric: str = "cosine", *, only_source: bool = Fal
 
 def _indices(case: Case) -> range:
     return range(len(layers(case)))
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """One attention written out: y_i is the sum over j of T[i, j], and what is no token's; T[i, i] holds the residual of a
+    self-attention, `residual` that of a cross-attention."""
+
+    site: str
+    index: int
+    x: Tensor
+    pieces: Tensor
+    residual: Tensor
+    y: Tensor
+    rest: Tensor
+
+
+AFTER = ("marian", "bart")
+"""Families whose residual sum is normed."""
+SANDWICH = ("gemma2", "gemma3_text")
+"""Families whose attention output is normed before it joins the residual, by root mean square and with gains of 1 + w."""
+
+
+def taped(case: Case, t: int) -> tuple[Any, dict[tuple[int, str], Tensor]]:
+    """A forward of the prefix, and what went into and came out of every module: [position, dim], by module and way."""
+    tape: dict[tuple[int, str], Tensor] = {}
+
+    def record(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        given = next((v for v in (*args, kwargs.get("hidden_states"), *kwargs.values()) if isinstance(v, Tensor)), None)
+        found = output if isinstance(output, Tensor) else output[0] if isinstance(output, tuple) else None
+        for way, value in (("in", given), ("out", found)):
+            if isinstance(value, Tensor) and value.is_floating_point():
+                tape[id(module), way] = value.flatten(0, -2).double()
+
+    handles = [m.register_forward_hook(record, with_kwargs=True) for m in case.model.modules()]
+    try:
+        return outputs(case, t), tape
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def named(parent: nn.Module, *names: str) -> nn.Module:
+    return next(m for path, m in parent.named_modules() if path.rpartition(".")[2] in names)
+
+
+def matrix(projection: nn.Module) -> tuple[Tensor, Tensor | float]:
+    """[in, out] and the bias."""
+    weight = projection.weight.detach().double()
+    bias = getattr(projection, "bias", None)
+    return (weight if "Conv1D" in type(projection).__name__ else weight.T), 0.0 if bias is None else bias.detach().double()
+
+
+def mixed(case: Case, t: int) -> list[Mixed]:
+    """Every attention of the model in a forward of the prefix, encoder first."""
+    found, tape = taped(case, t)
+    stacks = ["decoder"] if case.source is None else ["encoder", "decoder"]
+    every = []
+    for stack in stacks:
+        for index, layer in enumerate(layers(case, stack)):
+            x = tape[id(layer), "in"]
+            for site in [stack, "cross"] if case.source is not None and stack == "decoder" else [stack]:
+                every.append(_mixed(case, found, tape, layer, site, index, x))
+                x = every[-1].y
+    return every
+
+
+def _mixed(case: Case, found: Any, tape: Any, layer: nn.Module, site: str, index: int, x: Tensor) -> Mixed:
+    name = {"encoder": "encoder_attentions", "cross": "cross_attentions"}.get(site, "decoder_attentions")
+    weights = getattr(found, name if case.source is not None else "attentions")[index][0].double()
+    attention = attention_module(layer, site)
+    projection, columns_of = value_columns(attention)
+    groups = [tape[id(projection), "out"][:, columns] for columns in columns_of]
+    matrix_of, bias = matrix(named(attention, "o_proj", "out_proj", "c_proj", "dense", "o"))
+    width, share = groups[0].shape[1], len(weights) // len(groups)
+    pieces = x.new_zeros(len(x), weights.shape[2], x.shape[1])
+    for head, each in enumerate(weights):
+        carried = groups[head // share] @ matrix_of[head * width : (head + 1) * width]
+        pieces += each[:, :, None] * carried[None]
+    rest, residual, kind = torch.zeros_like(x) + bias, x, case.model.config.model_type
+    if kind in SANDWICH:
+        norm, a = named(layer, "post_attention_layernorm"), pieces.sum(1) + rest
+        gain = (1 + norm.weight.double()) / (a.square().mean(1, keepdim=True) + norm.eps).sqrt()
+        pieces, rest = pieces * gain[:, None], rest * gain
+    total = pieces.sum(1) + rest + residual
+    if kind in AFTER:
+        norm = named(layer, "encoder_attn_layer_norm" if site == "cross" else "self_attn_layer_norm")
+        gain = norm.weight.double() / (total.var(1, keepdim=True, correction=0) + norm.eps).sqrt()
+        pieces, residual, rest = (v - v.mean(-1, keepdim=True) for v in (pieces, residual, rest))
+        pieces, residual, rest = pieces * gain[:, None], residual * gain, rest * gain + norm.bias.double()
+        total = pieces.sum(1) + rest + residual
+    if site != "cross":
+        pieces = pieces.clone()
+        pieces[range(len(x)), range(len(x))] += residual
+    return Mixed(site, index, x, pieces.detach(), residual.detach(), total.detach(), rest.detach())
+
+
+def alti_row(m: Mixed, i: int) -> tuple[Tensor, Tensor]:
+    """What each token, and the residual of a cross-attention, contributes to one vector (Ferrando et al. 2022)."""
+    parts = [*m.pieces[i], *([m.residual[i]] if m.site == "cross" else [])]
+    near = torch.stack([(m.y[i].abs().sum() - (m.y[i] - part).abs().sum()).clamp_min(0) for part in parts])
+    near = near / near.sum()
+    return near[: m.pieces.shape[1]], near[m.pieces.shape[1] :].sum()
+
+
+def alti_flows(case: Case, t: int) -> Iterator[tuple[Mixed, Tensor]]:
+    """Each attention, and the shares of all tokens, source first, in all positions' vectors before it."""
+    n = case.n_source
+    flow = torch.eye(n + t, dtype=torch.float64)
+    for m in mixed(case, t):
+        yield m, flow
+        queries = slice(0, n) if m.site == "encoder" else slice(n, n + t)
+        keys = queries if m.site != "cross" else slice(0, n)
+        rows = [alti_row(m, i) for i in range(len(m.y))]
+        before, flow = flow, flow.clone()
+        flow[queries] = torch.stack([shares @ before[keys] for shares, _ in rows])
+        if m.site == "cross":
+            flow[queries] += torch.stack([kept for _, kept in rows])[:, None] * before[queries]
+    yield m, flow
+
+
+def alti(case: Case, *, only_source: bool = False, by_step: bool = False) -> Tensor:
+    """[feature, step]: the rows of the last layer's shares that predict the steps."""
+    whole = None if by_step else list(alti_flows(case, len(case.target) - 1))[-1][1]
+    rows = []
+    for t in case.positions:
+        flow = whole if whole is not None else list(alti_flows(case, t))[-1][1]
+        rows.append(flow[case.n_source + t - 1, : case.seen(t)].to(case.model.dtype))
+    return columns(case, rows, only_source=only_source)
+
+
+def logit_parts(case: Case, t: int) -> tuple[Tensor, dict[str, float]]:
+    """[token]: what each token adds to the logit of the written token through attention, and the whole sum's parts.
+
+    Ferrando et al. 2023. The final norm is written out with its statistics; the parts are `tokens`, `feed_forward` and
+    `biases`, and `logit` is the model's own, before any cap.
+    """
+    direction, offset = readout(case, t)
+    scores = torch.zeros(case.seen(t), dtype=torch.float64)
+    _, tape = taped(case, t)
+    n, at = case.n_source, t - 1
+    parts = {"feed_forward": 0.0, "biases": offset}
+    for m, flow in list(alti_flows(case, t))[:-1]:
+        if m.site == "encoder":
+            continue
+        if m.site == "decoder" and m.index == 0:
+            scores += flow[n + at] * (m.x[at] @ direction)
+        own = m.residual[at] if m.site == "decoder" else 0
+        for key in range(m.pieces.shape[1]):
+            piece = m.pieces[at, key] - (own if key == at and m.site == "decoder" else 0)
+            scores += flow[key if m.site == "cross" else n + key] * (piece @ direction)
+        parts["biases"] += float(m.rest[at] @ direction)
+        layer = layers(case)[m.index]
+        if m.site == "cross" or case.source is None:
+            parts["feed_forward"] += float((tape[id(layer), "out"][at] - m.y[at]) @ direction)
+    head = case.model.get_output_embeddings()
+    parts["tokens"], parts["logit"] = float(scores.sum()), float(tape[id(head), "out"][at, case.written(t)])
+    return scores, parts
+
+
+def readout(case: Case, t: int) -> tuple[Tensor, float]:
+    """The direction of a logit in the last layer's output, and what the final norm's and the head's biases add."""
+    _, tape = taped(case, t)
+    decoder, head = case.model.get_decoder(), case.model.get_output_embeddings()
+    row = head.weight[case.written(t)].detach().double()
+    offset = 0.0 if getattr(head, "bias", None) is None else float(head.bias[case.written(t)])
+    norm = next(
+        m for name in ("final_layer_norm", "layer_norm", "ln_f", "norm") if (m := getattr(decoder, name, None)) is not None
+    )
+    x = tape[id(layers(case)[-1]), "out"][t - 1]
+    scaled = case.model.config.model_type in ("t5",) and case.model.config.tie_word_embeddings
+    row = row * (case.model.config.d_model**-0.5 if scaled else 1.0)
+    if isinstance(norm, nn.LayerNorm):
+        gained = row * norm.weight.double() / (x.var(correction=0) + norm.eps).sqrt()
+        return (gained - gained.mean()).detach(), offset + float(row @ norm.bias.detach().double())
+    eps = getattr(norm, "variance_epsilon", None) or norm.eps
+    gain = 1 + norm.weight.double() if "Gemma" in type(norm).__name__ else norm.weight.double()
+    return (row * gain / (x.square().mean() + eps).sqrt()).detach(), offset
+
+
+def alti_logit(case: Case, *, only_source: bool = False) -> Tensor:
+    """[feature, step]."""
+    rows = [logit_parts(case, t)[0].to(case.model.dtype) for t in case.positions]
+    return columns(case, rows, only_source=only_source)

@@ -12,7 +12,7 @@ import torch
 import zoo
 from harness import relative
 from reference import Case
-from test_properties import METHODS, N_ORDERS, N_SAMPLES, TOLERANCE
+from test_properties import METHODS, N_ORDERS, N_SAMPLES, TOLERANCE, served
 from transformers import LlamaForCausalLM
 
 from inseq.engine.answers import GradientAnswer
@@ -24,11 +24,10 @@ from inseq.models.adapter import DecoderOnly
 from inseq.models.check import check
 from inseq.text.encode import Encoder
 
-FORWARDS = dict.fromkeys(METHODS, 1) | {"integrated_gradients": 2}
+FORWARDS = dict.fromkeys(METHODS, 1) | {"integrated_gradients": 2, "alti_logit": 2}
 
 
-@pytest.mark.parametrize("name", ["gpt2", "marian"])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("method", "name"), served(["gpt2", "marian", "t5"]))
 def test_forwards_of_three_unequal_examples(name: str, method: str) -> None:
     """Everything expensive happens once: for all texts, steps and step scores together."""
     made, _ = harness.adapter(name)
@@ -43,7 +42,7 @@ def test_rows_and_products_are_formulas_of_the_lengths() -> None:
     case = harness.cases("gpt2")[0]
     n_steps = len(case.positions)
     once = [m for m, row in METHODS.items() if not row.targets[1:]]
-    rows = dict.fromkeys(("saliency", "input_x_gradient", *once), 1) | {"integrated_gradients": 6 + 2}
+    rows = dict.fromkeys(("saliency", "input_x_gradient", *once), 1) | {"integrated_gradients": 6 + 2, "alti_logit": 2}
     rows["occlusion"] = case.n_features + 1
     rows["lime"] = N_SAMPLES
     rows["shapley_sampling"] = 2 + 2 * N_ORDERS * (case.n_features - 1)

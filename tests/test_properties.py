@@ -114,6 +114,20 @@ def slow_value_zeroing(case: Case, fn: ref.StepFunction, *, only_source: bool = 
 
 NO_INTERFACE = frozenset({"gpt_neo", "bloom", "falcon"})
 METHODS["value_zeroing"] = Row(slow_value_zeroing, {}, targets=("probability",), refuses=NO_INTERFACE)
+
+
+def slow_alti(case: Case, fn: ref.StepFunction, *, only_source: bool = False) -> Tensor:
+    by_step = type(case.model).__name__ == "Bidirectional"
+    return inside.alti(_eager(case), only_source=only_source, by_step=by_step)
+
+
+def slow_alti_logit(case: Case, fn: ref.StepFunction, *, only_source: bool = False) -> Tensor:
+    return inside.alti_logit(_eager(case), only_source=only_source)
+
+
+NO_SUM_OF_LAYERS = frozenset({"marian", "marian_separate", "bart", "opt_projected"})
+METHODS["alti"] = Row(slow_alti, {}, targets=("probability",), refuses=NO_INTERFACE)
+METHODS["alti_logit"] = Row(slow_alti_logit, {}, targets=("probability",), refuses=NO_INTERFACE | NO_SUM_OF_LAYERS)
 DETERMINED = [m for m in METHODS if methods[m].facts.get("uses_target", True)]
 
 

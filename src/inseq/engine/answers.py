@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from inseq.engine.packing import Job
-from inseq.engine.requests import Capture, Gradient, Replay, Request, Score
+from inseq.engine.requests import Capture, Direction, Gradient, Replay, Request, Score
 from inseq.text.example import Example
 
 
@@ -129,5 +129,6 @@ ANSWERS: dict[type[Request[Any]], Any] = {
     Score: ScoreAnswer,
     Gradient: GradientAnswer,
     Capture: FoldedAnswer,
+    Direction: FoldedAnswer,
     Replay: FoldedAnswer,
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Generic, Literal, Protocol, TypeVar, runtime_checkable
@@ -141,6 +141,30 @@ class Gradient(Request[Any]):
     read: Callable[[Tensor], Any] = _unchanged
 
 
+@runtime_checkable
+class Pieces(Protocol):
+    """How one attention's part of the residual stream is made: a vector is its own residual and a piece from every key."""
+
+    @property
+    def before(self) -> Float[Tensor, "query dim"]:
+        """The vectors that the attention read."""
+
+    @property
+    def total(self) -> Float[Tensor, "query dim"]:
+        """The vectors after it, with the norm that follows where one does."""
+
+    @property
+    def residual(self) -> Float[Tensor, "query dim"]:
+        """The part of ``before`` in ``total``."""
+
+    @property
+    def additive(self) -> bool:
+        """Whether everything after it in the layer is only added to ``total``."""
+
+    def chunks(self, queries: Int[Tensor, " query"]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Some of the queries at a time, Int["query"], and the pieces they get: Float["query key dim"]."""
+
+
 @dataclass(frozen=True, eq=False)
 class Attended:
     """What one attention computed for one example and one block of steps, as folds see it.
@@ -150,12 +174,14 @@ class Attended:
         layer: index of the layer within its stack.
         weights: of the chosen heads, at all positions of the block.
         at: the decoder positions that predict the block's steps.
+        pieces: how its output is made, where that was asked for.
     """
 
     site: Site
     layer: int
     weights: Float[Tensor, "head query key"]
     at: Int[Tensor, " step"]
+    pieces: Pieces | None = None
 
     def at_steps(self, n_keys: int) -> Float[Tensor, "head step key"]:
         """The weights by which the positions that predict the steps read; keys beyond the block hold zeros."""
@@ -183,12 +209,23 @@ class Capture(Request[dict[str, Tensor]]):
         sites: which attentions.
         layers: the decoder's layers that are seen, all by default; the encoder's are seen whole.
         heads: the decoder's heads that are seen, all by default.
+        pieces: whether the attentions' outputs are taken to pieces too; these are always of all heads.
     """
 
     fold: Callable[[], Fold] = field(kw_only=True)
     sites: tuple[Site, ...] = ("decoder", "cross")
     layers: Choice = None
     heads: Choice = None
+    pieces: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Direction(Request[dict[str, Tensor]]):
+    """How the written tokens' logits follow the last layer's output, the final norm's statistics held.
+
+    ``"direction"`` Float["step dim"]: its dot product with what is added to the output is what is added to the logit;
+    ``"logit"`` Float["step"]: as the vocabulary matrix gives it, before any cap or scale.
+    """
 
 
 @dataclass(frozen=True, eq=False)

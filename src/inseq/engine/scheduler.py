@@ -14,11 +14,12 @@ from tqdm.auto import tqdm
 
 from inseq.engine.answers import ANSWERS, Answer, GradientAnswer, wide
 from inseq.engine.gradients import body_gradients, head_cotangents
-from inseq.engine.inside import folding
+from inseq.engine.inside import Captures
 from inseq.engine.packing import Budget, Job, Packed, batches, default_budget, jobs_of, pack
 from inseq.engine.replay import Replays
-from inseq.engine.requests import Capture, Gradient, Prediction, Replay, Request, Score, StepFunction
+from inseq.engine.requests import Capture, Direction, Gradient, Prediction, Replay, Request, Score, StepFunction
 from inseq.models.adapter import Adapter, Inputs, Reading
+from inseq.models.anatomy import dissecting, reading_out
 from inseq.models.edits import fused_activations, guest, is_out_of_memory
 from inseq.models.layers import replaying
 from inseq.text.example import Example
@@ -163,6 +164,7 @@ class Engine:
             Score: self._scores,
             Gradient: self._gradients,
             Capture: self._captured,
+            Direction: self._directions,
             Replay: self._replayed,
         }
         contributions = measures[type(batch[0].request)](packed, run)
@@ -207,10 +209,26 @@ class Engine:
     def _captured(self, packed: Packed, run: Run) -> list[dict[str, Tensor]]:
         """Fold the attention of every layer as it comes; no layer waits for another."""
         self._count(packed)
-        folds, sink = folding(self.adapter, packed)
-        reading = self.adapter.read(packed.inputs, attention=sink)
+        captures = Captures(self.adapter, packed, self.budget)
+        if captures.pieces:
+            with dissecting(self.adapter, captures.dissected):
+                reading = self.adapter.read(packed.inputs)
+        else:
+            reading = self.adapter.read(packed.inputs, attention=captures.attended)
         self._record(reading.logits, packed, run)
-        return [fold.value() for fold in folds]
+        return [fold.value() for fold in captures.folds]
+
+    def _directions(self, packed: Packed, run: Run) -> list[dict[str, Tensor]]:
+        """How each written token's logit follows the last layer's output."""
+        self._count(packed)
+        with reading_out(self.adapter) as read_out:
+            reading = self.adapter.read(packed.inputs)
+            found = read_out(reading, packed.inputs.at, packed.ids)
+        self._record(reading.logits, packed, run)
+        return [
+            {"direction": found.directions[rows.start, : len(job.steps)], "logit": found.logits[rows.start, : len(job.steps)]}
+            for job, rows in packed.jobs
+        ]
 
     def _replayed(self, packed: Packed, run: Run) -> list[dict[str, Tensor]]:
         """Run each layer again when the forward has run it, with tokens zeroed."""

@@ -198,7 +198,7 @@ def checked(heads: Heads, module: nn.Module) -> Heads:
     return heads
 
 
-def near(a: Tensor, b: Tensor) -> bool:
-    """Whether two tensors agree as far as their type can tell."""
-    tolerance = 1e-4 if torch.finfo(a.dtype).bits >= 32 else 5e-2
+def near(a: Tensor, b: Tensor, computed_in: torch.dtype | None = None) -> bool:
+    """Whether two tensors agree as far as a type can tell: the first one's own, or that of the model they come from."""
+    tolerance = 1e-4 if torch.finfo(computed_in or a.dtype).bits >= 32 else 5e-2
     return a.shape == b.shape and bool((a - b).abs().max() <= tolerance * b.abs().max().clamp_min(1e-30))
