@@ -336,7 +336,7 @@ def readout(case: Case, t: int) -> tuple[Tensor, float]:
     _, tape = taped(case, t)
     decoder, head = case.model.get_decoder(), case.model.get_output_embeddings()
     row = head.weight[case.written(t)].detach().double()
-    offset = 0.0 if getattr(head, "bias", None) is None else float(head.bias[case.written(t)])
+    offset = 0.0 if getattr(head, "bias", None) is None else float(head.bias[case.written(t)].detach())
     norm = next(
         m for name in ("final_layer_norm", "layer_norm", "ln_f", "norm") if (m := getattr(decoder, name, None)) is not None
     )

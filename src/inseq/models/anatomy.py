@@ -151,7 +151,7 @@ def _sublayer(
     projected = [call for call in calls[:at] if id(call.module) in inner and _same(call.given, weighted)]
     if not projected or not near(projected[-1].found, attention.found):
         _refuse(adapter, site, "no output projection was seen between its weighted values and its output")
-    projection, bias = linear_map(projected[0].module, weighted)
+    projection, bias = linear_map(projected[-1].module, weighted)
     added, norms = attention.found, []
     norm = _norm_of(later, added)
     if norm is not None:
