@@ -243,6 +243,32 @@ def test_a_model_is_as_it_was_after_a_failure_amid_a_replay(name: str, error: Ba
     handle.remove()
 
 
+@pytest.mark.parametrize("name", ["bart", "t5", "pegasus"])
+def test_source_and_target_of_one_length_are_not_confused(name: str) -> None:
+    """A layer is run at the steps' positions alone, of its own vectors and not of the encoder's."""
+    made, _ = harness.adapter(name)
+    plain = harness.cases(name)[0]
+    case = Case(plain.model, plain.source, plain.target[: plain.n_source + 1], 5)
+    ((found, _),), engine = harness.run(made, [case], "value_zeroing", granular=False)
+    assert relative(found.scores, inside.value_zeroing(case).mean(-1)) < 5 * TOLERANCE
+    assert engine.counters.replays == 2 * 2 * (case.n_source + 1)
+
+
+def test_a_layer_that_needs_all_positions_is_given_them() -> None:
+    """Here the feed-forward layer counts the positions; the check of the shorter run finds out, at a row's cost."""
+    model = copy.deepcopy(zoo.build("llama"))
+
+    def count(_: Any, args: Any, output: torch.Tensor) -> torch.Tensor:
+        return output + torch.arange(output.shape[1])[:, None]
+
+    for layer in model.model.layers:
+        layer.mlp.register_forward_hook(count)
+    case = Case(model, None, harness.cases("llama")[0].target, 4)
+    ((found, _),), engine = harness.run(adapted(model), [case], "value_zeroing")
+    assert relative(found.scores, inside.value_zeroing(case)) < 5 * TOLERANCE
+    assert engine.counters.replays == 2 * (case.n_features + 2)
+
+
 def test_a_layer_that_keeps_a_state_is_refused() -> None:
     model = copy.deepcopy(zoo.build("gpt2"))
     made = adapted(model)

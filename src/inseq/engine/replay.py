@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from inseq.engine.answers import wide
 from inseq.engine.choices import chosen, heads_by_layer
@@ -16,6 +17,7 @@ from inseq.engine.packing import Budget, Job, Packed
 from inseq.engine.requests import Altered, Fold, Replay
 from inseq.errors import UnsupportedModelError
 from inseq.models.adapter import Adapter, Site
+from inseq.models.edits import is_out_of_memory
 from inseq.models.layers import CleanLayer, Zeroing, near
 
 
@@ -73,35 +75,72 @@ class Replays:
                 self._visit(layer, site, torch.tensor(heads), parts)
 
     def _visit(self, layer: CleanLayer, site: Site, heads: Tensor, parts: Sequence[_Part]) -> None:
-        """Run the layer on every token of some examples: a row with none zeroed leads each example's."""
-        rows = [(k, token) for k, part in enumerate(parts) for token in range(-1, lengths(part.job, site)[1])]
-        size = max(1, self.budget.tokens // layer.output.shape[1])
-        clean: dict[int, Tensor] = {}
+        """Run the layer on every token of some examples: first with none zeroed, as a check and to compare with."""
+        looked_at = [part.queries(site) for part in parts]
+        positions, clean = self._clean(layer, site, parts, looked_at)
+        rows = [(k, token) for k, part in enumerate(parts) for token in range(lengths(part.job, site)[1])]
+        width = layer.output.shape[1] if positions is None else positions.shape[1]
         moved: dict[int, list[Tensor]] = defaultdict(list)
-        for start in range(0, len(rows), size):
-            chunk = rows[start : start + size]
-            row_of = torch.tensor([parts[k].row for k, _ in chunk])
-            zeroing = Zeroing(site, heads, row_of, torch.tensor([token for _, token in chunk]))
-            outputs, reached = layer.again(zeroing), layer.read_by(zeroing)
-            self.n_rows += len(chunk)
-            for k in dict.fromkeys(k for k, _ in chunk):
-                of_part = [i for i, (owner, _) in enumerate(chunk) if owner == k]
-                queries = parts[k].queries(site).to(outputs.device)
-                altered = wide(outputs[of_part][:, queries])
-                if chunk[of_part[0]][1] < 0:
-                    clean[k] = altered[0]
-                    self._check(layer, layer.output[parts[k].row, queries], clean[k])
-                changes = parts[k].request.distance(clean[k], altered)
-                moved[k].append(changes.masked_fill(~reached[of_part][:, queries], 0))
-        for k, part in enumerate(parts):
-            part.fold.add(Altered(site, layer.index, torch.cat(moved[k])[1:]))
-
-    def _check(self, layer: CleanLayer, before: Tensor, again: Tensor) -> None:
-        if not near(before, again.to(before)):
-            raise UnsupportedModelError(
-                f"Layer {layer.index} of {type(self.adapter.model).__name__}'s {layer.stack} gives something else when it is "
-                "run again from the inputs it had: it keeps a state, or changes its inputs. Use 'attention' or 'occlusion'."
+        for chunk in _split(rows, max(1, self.budget.tokens // width)):
+            owners = torch.tensor([k for k, _ in chunk])
+            zeroing = Zeroing(
+                site,
+                heads,
+                torch.tensor([parts[k].row for k, _ in chunk]),
+                torch.tensor([token for _, token in chunk]),
+                None if positions is None else positions[owners],
             )
+            outputs, reached = self._again(layer, zeroing), layer.read_by(zeroing)
+            for k in dict.fromkeys(k for k, _ in chunk):
+                where = _at(looked_at[k], positions)
+                own = (owners == k).to(outputs.device)
+                changes = parts[k].request.distance(clean[k], wide(outputs[own][:, where]))
+                moved[k].append(changes.masked_fill(~reached[own][:, where], 0))
+        for k, part in enumerate(parts):
+            part.fold.add(Altered(site, layer.index, torch.cat(moved[k])))
+
+    def _again(self, layer: CleanLayer, zeroing: Zeroing) -> Tensor:
+        self.n_rows += len(zeroing.rows)
+        return layer.again(zeroing)
+
+    def _clean(
+        self, layer: CleanLayer, site: Site, parts: Sequence[_Part], looked_at: Sequence[Tensor]
+    ) -> tuple[Tensor | None, list[Tensor]]:
+        """The layer's output at the looked-at positions, run again with none zeroed.
+
+        It is run at these positions alone where they are fewer, and where that gives the same: then so do the others.
+
+        Raises:
+            UnsupportedModelError: if the layer gives something else than it gave.
+        """
+        rows = torch.tensor([part.row for part in parts])
+        zeroing = Zeroing(site, torch.zeros(1, dtype=torch.long), rows, torch.full((len(parts),), -1))
+        fewer = pad_sequence(list(looked_at), batch_first=True)
+        for positions in (fewer, None) if fewer.shape[1] < layer.output.shape[1] else (None,):
+            try:
+                again = self._again(layer, replace(zeroing, positions=positions))
+            except (RuntimeError, ValueError, IndexError) as error:
+                if positions is None or is_out_of_memory(error):
+                    raise
+                continue
+            clean = [again[k, _at(at, positions)] for k, at in enumerate(looked_at)]
+            before = [layer.output[part.row, at] for part, at in zip(parts, looked_at, strict=True)]
+            if all(near(found, old) for found, old in zip(clean, before, strict=True)):
+                return positions, [wide(found) for found in clean]
+        raise UnsupportedModelError(
+            f"Layer {layer.index} of {type(self.adapter.model).__name__}'s {layer.stack} gives something else when it is "
+            "run again from the inputs it had: it keeps a state, or changes its inputs. Use 'attention' or 'occlusion'."
+        )
+
+
+def _at(looked_at: Tensor, positions: Tensor | None) -> Tensor:
+    """Where the looked-at positions stand in what the layer gave."""
+    return looked_at if positions is None else torch.arange(len(looked_at))
+
+
+def _split(rows: list[tuple[int, int]], size: int) -> Iterator[list[tuple[int, int]]]:
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
 
 
 def _part(adapter: Adapter, job: Job, row: int) -> _Part:

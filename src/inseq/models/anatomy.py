@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from inseq.errors import UnsupportedModelError
 from inseq.models.adapter import Adapter, Reading, Site
 from inseq.models.edits import attention_function, own_attention
-from inseq.models.layers import Heads, checked, first, layers_of, near
+from inseq.models.layers import Heads, checked, first, layers_of, near, stream_of
 
 PROBE = 128.0
 """How long the vectors are that a norm is probed with: its epsilon then has no weight."""
@@ -100,13 +100,13 @@ def dissecting(adapter: Adapter, visit: Callable[[Sublayer], None]) -> Iterator[
         return output, weights
 
     def record(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        given = _given(args, kwargs)
+        given = stream_of(args, kwargs)
         if watching[0] and given is not None and isinstance(output, Tensor | tuple) and isinstance(first(output), Tensor):
             calls.append(_Call(module, given, first(output)))
 
     def dissect(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         watching[0] = False
-        stream = _given(args, kwargs)
+        stream = stream_of(args, kwargs)
         assert stream is not None
         joined = all(sites[key][1] == 0 for key in heads) or _same(stream, previous[0])
         for key, of_module in heads.items():
@@ -125,14 +125,6 @@ def dissecting(adapter: Adapter, visit: Callable[[Sublayer], None]) -> Iterator[
                 hooks.callback(part.register_forward_hook(hook, with_kwargs=True).remove)
         with attention_function(adapter.model, attend):
             yield
-
-
-def _given(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
-    """The tensor that a module is called on."""
-    if args:
-        return args[0] if isinstance(args[0], Tensor) else None
-    named = kwargs.get("hidden_states")
-    return named if named is not None else next((v for v in kwargs.values() if isinstance(v, Tensor)), None)
 
 
 def _sublayer(
@@ -266,7 +258,7 @@ def reading_out(adapter: Adapter) -> Iterator[Callable[[Reading, Tensor, Tensor]
     calls: list[_Call] = []
 
     def record(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        given = _given(args, kwargs)
+        given = stream_of(args, kwargs)
         assert given is not None
         calls.append(_Call(module, given, first(output)))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -35,12 +35,20 @@ class Heads:
 
 @dataclass(frozen=True, eq=False)
 class Zeroing:
-    """Of each row the value vectors of one token, as some query heads read them, are nought; -1 leaves a row as it is."""
+    """Of each row the value vectors of one token, as some query heads read them, are nought; -1 leaves a row as it is.
+
+    Where ``positions`` are given, the layer is run at those of its positions alone.
+    """
 
     site: Site
     heads: Int[Tensor, " head"]
     rows: Int[Tensor, " variant"]
     tokens: Int[Tensor, " variant"]
+    positions: Int[Tensor, "variant looked"] | None = None
+
+    def to(self, device: torch.device) -> Zeroing:
+        moved: dict[str, Any] = {name: part.to(device) for name, part in vars(self).items() if isinstance(part, Tensor)}
+        return replace(self, **moved)
 
 
 @dataclass(eq=False)
@@ -64,7 +72,7 @@ class CleanLayer:
     def read_by(self, zeroing: Zeroing) -> Bool[Tensor, "variant query"]:
         """Which queries a zeroing can reach: those that give the token a weight in one of the heads."""
         weights = _weights_on(self.heads[zeroing.site], zeroing)
-        return (weights != 0).any(1) & (zeroing.tokens >= 0)[:, None]
+        return (weights != 0).any(1) & (zeroing.tokens.to(weights.device) >= 0)[:, None]
 
 
 def layers_of(adapter: Adapter) -> dict[tuple[Stack, int], nn.Module]:
@@ -115,8 +123,9 @@ def replaying(adapter: Adapter, visit: Callable[[CleanLayer], None]) -> Iterator
 
     def attend(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Any:
         site = sites[id(module)][0]
-        if active and active[0].site == site:
-            return _without(caught[site], active[0]), None
+        order = list(caught)
+        if active and order.index(site) <= order.index(active[0].site):
+            return _given_off(caught[site], active[0], zeroed=site == active[0].site), None
         output, weights = own_attention(module, query, key, value, *args, **kwargs)
         if not active:
             caught[site] = checked(Heads(weights, value, output), module)
@@ -128,8 +137,8 @@ def replaying(adapter: Adapter, visit: Callable[[CleanLayer], None]) -> Iterator
                 return
 
             def again(zeroing: Zeroing) -> Tensor:
-                n_rows = len(first(output))
-                varied = tree_map(lambda value: _varied(value, zeroing.rows, n_rows), (args, kwargs))
+                vary = _Variation(zeroing, stream_of(args, kwargs), first(output).shape, crossed="cross" in caught)
+                varied = tree_map(vary, (args, kwargs))
                 active.append(zeroing)
                 try:
                     return first(module.forward(*varied[0], **varied[1]))
@@ -158,27 +167,68 @@ def first(output: Any) -> Tensor:
     return found
 
 
-def _varied(value: Any, rows: Tensor, n_rows: int) -> Any:
-    """A layer's argument for other rows; what all rows share stays."""
-    if not isinstance(value, Tensor) or value.ndim < 2 or len(value) != n_rows:
-        return value
-    return value.expand(len(rows), *value.shape[1:]) if n_rows == 1 else value[rows.to(value.device)]
+def stream_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
+    """The tensor that a module is called on."""
+    if args:
+        return args[0] if isinstance(args[0], Tensor) else None
+    named = kwargs.get("hidden_states")
+    return named if named is not None else next((v for v in kwargs.values() if isinstance(v, Tensor)), None)
+
+
+@dataclass(frozen=True, eq=False)
+class _Variation:
+    """Turns a layer's arguments into those of variants of its rows; what all rows share stays.
+
+    At chosen positions, the layer's own vectors and what goes with positions are cut on the second axis. Masks and biases
+    are cut on the third where a cross-attention may read them; a self-attention is never computed anew.
+    """
+
+    zeroing: Zeroing
+    stream: Tensor | None
+    shape: torch.Size
+    crossed: bool
+
+    def __call__(self, value: Any) -> Any:
+        if not isinstance(value, Tensor) or value.ndim < 2 or len(value) not in (1, self.shape[0]):
+            return value
+        zeroing = self.zeroing.to(value.device)
+        if zeroing.positions is None or not self._is_cut(value):
+            return self._of_rows(value, zeroing.rows)
+        value = value.expand(self.shape[0], *value.shape[1:])
+        if value.ndim == 4:
+            return value[zeroing.rows[:, None], :, zeroing.positions].transpose(1, 2)
+        return value[zeroing.rows[:, None], zeroing.positions]
+
+    def _is_cut(self, value: Tensor) -> bool:
+        if value.ndim == 4:
+            return self.crossed and value.shape[2] == self.shape[1]
+        others = value.ndim == 3 and value.shape[2] == self.shape[2] and value is not self.stream
+        return value.shape[1] == self.shape[1] and not others
+
+    def _of_rows(self, value: Tensor, rows: Tensor) -> Tensor:
+        if self.shape[0] == 1:
+            return value.expand(len(rows), *value.shape[1:])
+        return value if len(value) == 1 else value[rows]
 
 
 def _weights_on(heads: Heads, zeroing: Zeroing) -> Float[Tensor, "variant head query"]:
-    device = heads.weights.device
-    rows, tokens = zeroing.rows.to(device), zeroing.tokens.to(device).clamp_min(0)
-    return heads.weights[rows[:, None], zeroing.heads.to(device), :, tokens[:, None]]
+    """The weights of each variant's token at the positions that are looked at."""
+    zeroing = zeroing.to(heads.weights.device)
+    found = heads.weights[zeroing.rows[:, None], zeroing.heads, :, zeroing.tokens.clamp_min(0)[:, None]]
+    if zeroing.positions is None:
+        return found
+    return found.gather(2, zeroing.positions[:, None].expand(-1, found.shape[1], -1))
 
 
-def _without(heads: Heads, zeroing: Zeroing) -> Float[Tensor, "variant query head width"]:
-    """The attention's output less what the zeroed vectors gave to it: it is linear in the values."""
-    device = heads.output.device
-    rows, tokens, some = zeroing.rows.to(device), zeroing.tokens.to(device), zeroing.heads.to(device)
-    weights = _weights_on(heads, zeroing) * (tokens >= 0)[:, None, None]
-    values = heads.values[rows[:, None], some // heads.group_size, tokens.clamp_min(0)[:, None]]
-    output = heads.output[rows]
-    output[:, :, some] -= torch.einsum("vhq,vhw->vqhw", weights, values).to(output)
+def _given_off(heads: Heads, zeroing: Zeroing, *, zeroed: bool) -> Float[Tensor, "variant query head width"]:
+    """An attention's clean output, less what zeroed vectors gave to it: it is linear in the values."""
+    zeroing = zeroing.to(heads.output.device)
+    rows, tokens, some = zeroing.rows, zeroing.tokens, zeroing.heads
+    output = heads.output[rows] if zeroing.positions is None else heads.output[rows[:, None], zeroing.positions]
+    if zeroed:
+        weights = _weights_on(heads, zeroing) * (tokens >= 0)[:, None, None]
+        values = heads.values[rows[:, None], some // heads.group_size, tokens.clamp_min(0)[:, None]]
+        output[:, :, some] -= torch.einsum("vhq,vhw->vqhw", weights, values).to(output)
     return output
 
 
