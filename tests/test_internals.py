@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import harness
@@ -200,8 +201,8 @@ def test_a_head_that_nothing_reads_moves_nothing() -> None:
     assert not found.scores.isnan().any()
 
 
-@pytest.mark.parametrize("method", ["value_zeroing"])
-@pytest.mark.parametrize("name", ["llama", "bart", "t5"])
+@pytest.mark.parametrize("method", ["value_zeroing", "alti", "alti_logit"])
+@pytest.mark.parametrize("name", ["llama", "m2m100", "t5"])
 def test_sdpa_models_give_what_eager_models_give(name: str, method: str) -> None:
     found = [harness.run(harness.adapter(name, kind)[0], harness.cases(name, kind), method)[0] for kind in zoo.BOTH]
     for (eager, _), (sdpa, _) in zip(*found, strict=True):
@@ -287,3 +288,23 @@ def test_the_facade_refuses_before_anything_runs() -> None:
     model = inseq.load_model(zoo.build("bloom"), tokenizer=zoo.tokenizer("words"))
     with pytest.raises(UnsupportedModelError, match=r"'value_zeroing' cannot reach its value vectors. Use 'attention'"):
         model.attribute("w1 w2", method="value_zeroing", show_progress=False)
+
+
+def test_the_facade_takes_choices_and_files_keep_them(tmp_path: Path) -> None:
+    model = inseq.load_model(zoo.build("t5"), "value_zeroing", tokenizer=zoo.tokenizer("words_eos"))
+    arguments = {"generation_args": {"max_new_tokens": 3}, "show_progress": False, "attribute_target": True}
+    whole = model.attribute("w1 w2", **arguments)
+    assert whole[0].sequence_scores["encoder_self_scores"].shape == (3, 3, 2)
+    assert whole[0].aggregate().source_attributions.ndim == 2
+    for method, options in (
+        ("value_zeroing", {"heads": {1: (0, 2)}, "layers": [1]}),
+        ("attention", {"layers": (0, 1), "heads": -1}),
+    ):
+        found = model.attribute("w1 w2", method=method, **options, **arguments)
+        assert found[0].source_attributions.shape[2:] == (1, 1)[: found[0].source_attributions.ndim - 2]
+        found.save(tmp_path / f"{method}.json")
+        again = inseq.FeatureAttributionOutput.load(tmp_path / f"{method}.json")
+        assert torch.equal(again[0].source_attributions.nan_to_num(), found[0].source_attributions.nan_to_num())
+        assert set(again.info["options"]) == set(found.info["options"])
+    with pytest.raises(ArgumentError, match="layers=9: 9 is out of range, the 2 layers 0 to 1"):
+        model.attribute("w1 w2", layers=9, **arguments)

@@ -28,15 +28,14 @@ class Flow:
         self.decoder: Tensor | None = None
 
     def through_encoder(self, mix: Float[Tensor, "query key"]) -> None:
-        self.encoder = mix if self.encoder is None else mix @ self.encoder
+        self.encoder = mix if self.encoder is None else mix @ self.encoder.to(mix)
 
     def through_decoder(self, mix: Float[Tensor, "query key"]) -> None:
         self.decoder = mix @ self.shares(mix)
 
     def through_cross(self, mix: Float[Tensor, "query source"], kept: Float[Tensor, " query"]) -> None:
-        assert self.decoder is not None
-        self.decoder = kept[:, None] * self.decoder
-        self.decoder[:, : self.x.n_source] += mix if self.encoder is None else mix @ self.encoder
+        self.decoder = kept[:, None] * self.shares(mix)
+        self.decoder[:, : self.x.n_source] += mix if self.encoder is None else mix @ self.encoder.to(mix)
 
     def through(self, site: Site, mix: Float[Tensor, "query key"], kept: Float[Tensor, " query"]) -> None:
         """Pass one attention; ``kept`` is what a cross-attention leaves of the decoder's own vector."""
@@ -51,7 +50,7 @@ class Flow:
         """The shares in the decoder's vectors so far; before the first layer each is its own token."""
         if self.decoder is None:
             self.decoder = pad(torch.eye(len(like), dtype=like.dtype, device=like.device), (self.x.n_source, 0))
-        return self.decoder
+        return self.decoder.to(like)
 
     def at(self, at: Tensor) -> Float[Tensor, "step feature"]:
         """The features' shares in the vectors that predict the steps."""
@@ -165,7 +164,7 @@ def contributions(pieces: Pieces, *, own: bool) -> tuple[Float[Tensor, "query ke
     for queries, parts in pieces.chunks(torch.arange(len(pieces.total))):
         total, residual = pieces.total[queries], pieces.residual[queries]
         if own:
-            parts[torch.arange(len(queries)), queries] += residual
+            parts[torch.arange(len(queries), device=queries.device), queries] += residual
             apart = total.new_zeros(len(queries))
         else:
             apart = nearness(residual[:, None], total)[:, 0]
@@ -204,7 +203,8 @@ async def alti_logit(x: Example) -> Attribution:
     in the position's vector below the layer, which are those of ``alti``. Pieces from the encoder belong to the source
     tokens by the encoder's shares. The embedding at the step's own position belongs to its token.
 
-    The diagnostic ``unassigned`` is the rest of the logit: feed-forward layers and biases. The logit is that of the
+    The diagnostic ``unassigned`` is the rest of the logit: feed-forward layers and biases. Where it outweighs the scores, the
+    feed-forward layers decided, and the scores say little. The logit is that of the
     vocabulary matrix, before any cap or scale that a model puts on it. Where the source alone is attributed, what belongs to
     the decoder's tokens is left out; it is not part of the rest.
 
@@ -252,8 +252,8 @@ class _AltiLogit:
         for queries, parts in pieces.chunks(at):
             block = slice(start, start := start + len(queries))
             change = torch.einsum("qkd,qd->qk", parts, directions[block])
-            carried = change if below is None else change @ below
-            self.scores[block, : carried.shape[1]] += carried
+            carried = change if below is None else change @ below.to(change)
+            self.scores[block, : carried.shape[1]] += carried.to(self.scores)
 
     def value(self) -> dict[str, Tensor]:
         assert self.scores is not None

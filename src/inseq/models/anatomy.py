@@ -182,7 +182,7 @@ def _is_norm(module: nn.Module) -> bool:
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
-    return a.shape == b.shape and torch.equal(a, b)
+    return a.shape == b.shape and torch.equal(a, b.to(a.device))
 
 
 def _as(a: Tensor, b: Tensor) -> Tensor:
