@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import harness
@@ -11,6 +12,7 @@ import pytest
 import reference as ref
 import reference_internals as inside
 import torch
+import transformers
 import zoo
 from harness import relative
 from reference import Case
@@ -25,8 +27,9 @@ from transformers.pytorch_utils import Conv1D
 
 import inseq
 from inseq.engine.packing import jobs_of, pack
-from inseq.engine.requests import Score
+from inseq.engine.requests import Attended, Score
 from inseq.errors import UnsupportedModelError
+from inseq.methods import flow
 from inseq.models.anatomy import Sublayer, dissecting, freeze, linear_map
 
 SERVED = [(name, kind) for name, kind in ENTRIES if name not in METHODS["alti"].refuses]
@@ -189,7 +192,7 @@ def odd(plain: nn.Module) -> nn.Module:
 @pytest.mark.parametrize(
     ("name", "part", "reason"),
     [
-        ("llama", "self_attn.o_proj", "its pieces do not sum to what the model computed"),
+        ("llama", "self_attn.o_proj", "the pieces do not sum to its output"),
         ("llama", "self_attn", "what it adds to the residual stream was not seen again in the layer"),
         ("gemma2", "post_attention_layernorm", "OddNorm is not linear once its statistics are held"),
     ],
@@ -216,10 +219,64 @@ class Gated(nn.Module):
         return self.plain(x * x.sigmoid())
 
 
+FURTHER = {
+    "OlmoConfig": "post_attention_layernorm",
+    "Olmo2Config": "mlp",
+    "GlmConfig": "post_attention_layernorm",
+    "Starcoder2Config": "post_attention_layernorm",
+}
+"""Families beyond the zoo, and what in their layers is given the residual stream after the attention."""
+
+
+def further(config: str, **options: Any) -> Any:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        made = getattr(transformers, config)(**zoo.GROUPED, **options)
+        return transformers.AutoModelForCausalLM.from_config(made, dtype=torch.float32).eval()
+
+
+@pytest.mark.parametrize("config", FURTHER)
+def test_families_that_nobody_named(config: str) -> None:
+    """Norms without parameters, norms after the attention alone, partial rotations, biases."""
+    made = adapted(further(config))
+    case = Case(made.model, None, harness.cases("llama")[0].target, 4)
+    x = made.example([], case.target.tolist(), 4, case.positions)
+    seen: list[torch.Tensor] = []
+    found: list[Sublayer] = []
+    with ExitStack() as hooks:
+        for layer in inside.layers(case):
+            part = layer.get_submodule(FURTHER[config])
+            hooks.callback(part.register_forward_pre_hook(lambda _, args: seen.append(args[0])).remove)
+        hooks.enter_context(dissecting(made, found.append))
+        made.read(pack(jobs_of(Score(x), causal=True, overhead=0)).inputs)
+    assert len(found) == len(seen) == 2
+    for sublayer, given in zip(found, seen, strict=True):
+        assert sublayer.additive
+        assert relative(sublayer.total, given) < TOLERANCE
+    ((attribution, _),), _ = harness.run(made, [case], "alti_logit")
+    whole = attribution.scores.sum(0) + attribution.diagnostics["unassigned"]
+    torch.testing.assert_close(whole, ref.step_scores(case, ref.logit), atol=1e-4, rtol=1e-4)
+
+
+def test_a_residual_that_is_scaled_is_refused() -> None:
+    made = adapted(further("GraniteConfig", residual_multiplier=0.22))
+    case = Case(made.model, None, harness.cases("llama")[0].target, 4)
+    with pytest.raises(UnsupportedModelError, match="layer 0, decoder attention: what it adds to the residual stream was not"):
+        harness.run(made, [case], "alti")
+    ((found, _),), _ = harness.run(made, [case], "value_zeroing")
+    torch.testing.assert_close(found.scores.sum(0), torch.ones(len(case.positions), 2))
+
+
+def test_attention_within_windows_of_its_own_is_refused_by_a_rollout() -> None:
+    fold = flow._Rollout(harness.adapter("t5")[0].example([5, 6], [2, 7, 8], 1, [2]))
+    with pytest.raises(UnsupportedModelError, match=r"Layer 0 of the encoder gives its attention weights as \(7, 5\)"):
+        fold.add(Attended("encoder", 0, torch.ones(1, 7, 5), torch.tensor([1])))
+
+
 def test_a_gate_before_the_projection_is_refused() -> None:
     model = copy.deepcopy(zoo.build("llama"))
     model.model.layers[0].self_attn.o_proj = Gated(model.model.layers[0].self_attn.o_proj)
-    with pytest.raises(UnsupportedModelError, match="layer 0, decoder attention: its pieces do not sum to what the model"):
+    with pytest.raises(UnsupportedModelError, match="layer 0, decoder attention: the pieces do not sum to its output"):
         harness.run(adapted(model), harness.cases("llama"), "alti")
 
 

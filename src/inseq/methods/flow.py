@@ -81,7 +81,8 @@ async def attention_rollout(x: Example) -> Attribution:
     a self-attention mixes the rows of the decoder's positions likewise; a cross-attention halves the row and adds half
     of the attended encoder positions' rows, which are the encoder's own rollout. A step's scores sum to 1 over all
     tokens it has read. Where the source alone is attributed, the share of the decoder's tokens is left out and not
-    given to others, so that a step's scores sum to the source's share.
+    given to others, so that a step's scores sum to the source's share. So is what an attention gives to no token, as to the
+    learnt sinks of some models.
 
     Attention is not an explanation of the target: it says where information was read, not what it changed.
     """
@@ -98,6 +99,11 @@ class _Rollout:
         self.at = seen.at
         mix = seen.weights.mean(0) / 2
         if seen.site != "cross":
+            if mix.shape[0] != mix.shape[1]:
+                raise UnsupportedModelError(
+                    f"Layer {seen.layer} of the {seen.site} gives its attention weights as {tuple(mix.shape)}, not from each "
+                    "token to each: it attends within windows of its own, which a rollout cannot follow. Use 'attention'."
+                )
             mix.diagonal().add_(0.5)
         self.flow.through(seen.site, mix, mix.new_full((len(mix),), 0.5))
 

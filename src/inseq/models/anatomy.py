@@ -1,8 +1,8 @@
 """How attention's output becomes part of the residual stream, found by watching a layer run, and verified as it runs.
 
 Nothing is known of an architecture beforehand. The output projection is the module that is called on the attention's
-weighted values; a norm is a module without parts whose parameters are vectors. A norm's statistics are held as they were,
-so that it is linear in the pieces of what it normalizes.
+weighted values; a norm is a module without parts whose parameters, if any, are vectors. A norm's statistics are held as
+they were, so that it is linear in the pieces of what it normalizes.
 """
 
 from __future__ import annotations
@@ -138,56 +138,66 @@ def _sublayer(
 ) -> Sublayer:
     at = next(i for i, call in enumerate(calls) if id(call.module) == key)
     attention, later = calls[at], calls[at + 1 :]
-    weighted = heads.output.flatten(2)
-    inner = {id(part) for part in attention.module.modules()}
-    projected = [call for call in calls[:at] if id(call.module) in inner and _same(call.given, weighted)]
-    if not projected or not near(projected[-1].found, attention.found):
-        _refuse(adapter, site, "no output projection was seen between its weighted values and its output")
-    projection, bias = linear_map(projected[-1].module, weighted)
-    added, norms = attention.found, []
+    projection = _projection(adapter, site, heads, attention, calls[:at])
+    added = attention.found
+    norms: tuple[FrozenNorm, ...] = ()
     norm = _norm_of(later, added)
     if norm is not None:
-        norms.append(_frozen(adapter, site, norm))
-        added = norm.found
-    total = stream + added
-    residual = wide(stream)
-    norm = _norm_of(later, total) if _same(attention.given, stream) else None
-    if norm is not None:
-        norms.append(_frozen(adapter, site, norm))
-        total = norm.found
-        residual = norms[-1].linear(residual, norms[-1].scale)
-    rest = layer_output - total
-    adds = norm is None and any(near(_as(call.found, rest), rest) for call in later)
-    if not adds and not any(near(_as(call.given, total), total) for call in later) and not near(layer_output, total):
+        added, norms = norm.found, (_frozen(adapter, site, norm),)
+    norm = _norm_of(later, stream + added) if _same(attention.given, stream) else None
+    if norm is None:
+        total, residual = wide(stream) + wide(added), wide(stream)
+        adds = any(_adds_up(layer_output, total, call.found) for call in later)
+        seen = adds or any(_adds_up(given, stream, added) for given in (*(call.given for call in later), layer_output))
+    else:
+        frozen = _frozen(adapter, site, norm)
+        total, residual, norms = wide(norm.found), frozen.linear(wide(stream), frozen.scale), (*norms, frozen)
+        adds, seen = False, any(_same(given, norm.found) for given in (*(call.given for call in later), layer_output))
+    if not seen:
         _refuse(adapter, site, "what it adds to the residual stream was not seen again in the layer")
-    rebuilt = wide(weighted) @ projection + bias
-    for i, frozen in enumerate(norms):
-        last = i == len(norms) - 1 and norm is not None
-        rebuilt = frozen.of(wide(stream) + rebuilt if last else rebuilt)
-    rebuilt = rebuilt if norm is not None else rebuilt + residual
-    if not near(rebuilt, wide(total), total.dtype):
-        _refuse(adapter, site, "its pieces do not sum to what the model computed")
     additive = norm is None and (adds or (site[0] == "decoder" and "source" in adapter.tables))
-    return Sublayer(*site, heads, projection, tuple(norms), wide(stream), residual, wide(total), additive)
+    return Sublayer(*site, heads, projection, norms, wide(stream), residual, total, additive)
+
+
+def _projection(
+    adapter: Adapter, site: tuple[Site, int], heads: Heads, attention: _Call, calls: Sequence[_Call]
+) -> Float[Tensor, "inner dim"]:
+    """The matrix of the module that takes the heads' output to the attention's."""
+    weighted = heads.output.flatten(2)
+    inner = {id(part) for part in attention.module.modules()}
+    projected = [call for call in calls if id(call.module) in inner and _same(call.given, weighted)]
+    if not projected:
+        _refuse(adapter, site, "no output projection was seen on its weighted values")
+    matrix, bias = linear_map(projected[-1].module, weighted)
+    if not near(wide(weighted) @ matrix + bias, wide(attention.found), attention.found.dtype):
+        _refuse(adapter, site, "the pieces do not sum to its output")
+    return matrix
 
 
 def _norm_of(calls: Sequence[_Call], vectors: Tensor) -> _Call | None:
-    """The call of a norm on these vectors, if there is one."""
-    return next((call for call in calls if _is_norm(call.module) and _same(call.given, vectors)), None)
+    """The call of a norm on these vectors, if there is one; what hands them on as they are is none."""
+    found = (call for call in calls if _is_norm(call.module) and _same(call.given, vectors))
+    return next((call for call in found if not _same(call.given, call.found)), None)
 
 
 def _is_norm(module: nn.Module) -> bool:
-    parameters = list(module.parameters())
-    return not list(module.children()) and bool(parameters) and all(p.ndim == 1 for p in parameters)
+    return not list(module.children()) and all(parameter.ndim == 1 for parameter in module.parameters())
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and torch.equal(a, b.to(a.device))
 
 
-def _as(a: Tensor, b: Tensor) -> Tensor:
-    """Some layers lay rows and positions out in one axis."""
-    return a.reshape(b.shape) if a.numel() == b.numel() and a.shape[-1] == b.shape[-1] else a
+def _adds_up(total: Tensor, part: Tensor, other: Tensor) -> bool:
+    """Whether a sum is that of two parts, as far as rounding the larger lets the smaller be seen.
+
+    Some layers lay rows and positions out in one axis.
+    """
+    if total.numel() != part.numel() or other.numel() != part.numel() or other.shape[-1] != part.shape[-1]:
+        return False
+    total, other = total.reshape(part.shape), other.reshape(part.shape)
+    rounding = 8 * max(torch.finfo(t.dtype).eps for t in (total, part, other)) * (part.abs() + other.abs())
+    return bool(((total - part - other).abs() <= 1e-4 * other.abs().max() + rounding).all())
 
 
 def _frozen(adapter: Adapter, site: tuple[Site, int], call: _Call) -> FrozenNorm:
@@ -259,8 +269,8 @@ def reading_out(adapter: Adapter) -> Iterator[Callable[[Reading, Tensor, Tensor]
 
     def record(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         given = stream_of(args, kwargs)
-        assert given is not None
-        calls.append(_Call(module, given, first(output)))
+        if given is not None and given.is_floating_point():
+            calls.append(_Call(module, given, first(output)))
 
     def read_out(reading: Reading, at: Tensor, ids: Tensor) -> Readout:
         stream = next(call.found for call in calls if call.module is last)
