@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import reference as ref
 import reference_gradient as slow_gradient
+import reference_internals as inside
 import reference_perturbation as slow_perturbation
 import torch
 import zoo
@@ -35,7 +36,7 @@ class Row:
     float32 twin at least, and why that is less than usual stands at the row. ``forwards`` is what a batch takes without and
     with step scores; ``rows`` how many rows an example takes, by its numbers of features and steps, with the options of
     ``counted``; ``products`` whether each step takes a vector-Jacobian product; ``causal`` what is said of a model that is not
-    causal, by a method that needs one.
+    causal, by a method that needs one; ``refuses`` names the models a method cannot be right on.
     """
 
     slow: Callable[..., Tensor]
@@ -48,6 +49,7 @@ class Row:
     counted: dict[str, Any] = field(default_factory=dict)
     products: bool = False
     causal: str | None = None
+    refuses: frozenset[str] = frozenset()
 
 
 def unknown(case: Case) -> Tensor:
@@ -73,9 +75,15 @@ def slow_ig(case: Case, fn: ref.StepFunction, **kwargs: Any) -> Tensor:
 
 
 def slow_attention(case: Case, fn: ref.StepFunction, *, only_source: bool = False) -> Tensor:
-    eager = Case(zoo.build(_name(case), "eager", case.model.dtype), case.source, case.target, case.first)
-    found = ref.attention(eager)
+    found = ref.attention(_eager(case))
     return found[: case.n_source] if only_source else found
+
+
+def _eager(case: Case) -> Case:
+    """The same case on the model with eager attention: the others keep no weights."""
+    if case.model.config._attn_implementation == "eager":
+        return case
+    return replace(case, model=zoo.build(_name(case), "eager", case.model.dtype))
 
 
 def _name(case: Case) -> str:
@@ -254,4 +262,35 @@ METHODS["reagent"] = Row(
     rows=lambda n, steps: 2 + 2 + 2 * steps,
     counted={"max_probes": 1},
 )
+
+
+def slow_rollout(case: Case, fn: ref.StepFunction, *, only_source: bool = False) -> Tensor:
+    return inside.attention_rollout(_eager(case), only_source=only_source)
+
+
+def slow_value_zeroing(case: Case, fn: ref.StepFunction, *, only_source: bool = False) -> Tensor:
+    return inside.value_zeroing(case, only_source=only_source, by_step=type(case.model).__name__ == "Bidirectional")
+
+
+def slow_alti(case: Case, fn: ref.StepFunction, *, only_source: bool = False) -> Tensor:
+    by_step = type(case.model).__name__ == "Bidirectional"
+    return inside.alti(_eager(case), only_source=only_source, by_step=by_step)
+
+
+def slow_alti_logit(case: Case, fn: ref.StepFunction, *, only_source: bool = False) -> Tensor:
+    return inside.alti_logit(_eager(case), only_source=only_source)
+
+
+NO_INTERFACE = frozenset({"gpt_neo", "bloom", "falcon"})
+NO_SUM_OF_LAYERS = frozenset({"marian", "marian_separate", "bart", "opt_projected"})
+METHODS["attention_rollout"] = Row(slow_rollout)
+METHODS["value_zeroing"] = Row(slow_value_zeroing, refuses=NO_INTERFACE)
+METHODS["alti"] = Row(slow_alti, refuses=NO_INTERFACE)
+METHODS["alti_logit"] = Row(slow_alti_logit, refuses=NO_INTERFACE | NO_SUM_OF_LAYERS, forwards=(2, 2), rows=lambda n, steps: 2)
 DETERMINED = [m for m in METHODS if methods[m].facts.get("uses_target", True)]
+
+
+def served(entries: Sequence[Any]) -> list[Any]:
+    """Methods x models, without those that the method refuses: (method, name) or (method, name, attention)."""
+    pairs = [(method, *((entry,) if isinstance(entry, str) else entry)) for method in METHODS for entry in entries]
+    return [pair for pair in pairs if pair[1] not in METHODS[pair[0]].refuses]

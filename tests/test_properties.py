@@ -10,9 +10,10 @@ import torch
 import zoo
 from harness import relative
 from reference import Case
-from rows import DETERMINED, ENTRIES, METHODS, TOLERANCE, unknown, unknown_but_ends
+from rows import DETERMINED, ENTRIES, METHODS, TOLERANCE, served, unknown, unknown_but_ends
 
 from inseq.engine.packing import Budget
+from inseq.errors import UnsupportedModelError
 from inseq.methods import method as methods
 from inseq.methods import surrogate
 
@@ -24,8 +25,14 @@ def test_every_method_has_a_row() -> None:
     assert set(METHODS) == set(methods) - {"dummy"}
 
 
-@pytest.mark.parametrize(("name", "attention"), ENTRIES)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("method", "name"), [(m, name) for m, row in METHODS.items() for name in sorted(row.refuses)])
+def test_a_method_that_cannot_be_right_refuses_with_the_reason(method: str, name: str) -> None:
+    made, _ = harness.adapter(name)
+    with pytest.raises(UnsupportedModelError, match=r"(?s)^.{40,}[Uu]se '\w+'"):
+        harness.run(made, harness.cases(name), method, **METHODS[method].options)
+
+
+@pytest.mark.parametrize(("method", "name", "attention"), served(ENTRIES))
 def test_equals_its_slow_definition(name: str, attention: str, method: str) -> None:
     made, _ = harness.adapter(name, attention)
     chosen = harness.cases(name, attention)
@@ -50,8 +57,7 @@ def test_every_target(name: str, method: str, target: str) -> None:
     assert relative(scores[target], ref.step_scores(case, fn)) < TOLERANCE
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("name", zoo.ENCODER_DECODERS)
+@pytest.mark.parametrize(("method", "name"), served(zoo.ENCODER_DECODERS))
 def test_source_alone(name: str, method: str) -> None:
     made, _ = harness.adapter(name)
     row = METHODS[method]
@@ -60,8 +66,7 @@ def test_source_alone(name: str, method: str) -> None:
     assert relative(attribution.scores, row.slow(case, ref.probability, only_source=True)) < 5 * TOLERANCE
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize(("name", "attention"), ENTRIES)
+@pytest.mark.parametrize(("method", "name", "attention"), served(ENTRIES))
 def test_future_features_score_exactly_nothing(name: str, attention: str, method: str) -> None:
     made, _ = harness.adapter(name, attention)
     chosen = harness.cases(name, attention)
@@ -71,8 +76,7 @@ def test_future_features_score_exactly_nothing(name: str, attention: str, method
             assert not attribution.scores[case.seen(t) :, step].any()
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize(("name", "attention"), ENTRIES)
+@pytest.mark.parametrize(("method", "name", "attention"), served(ENTRIES))
 def test_batch_order_and_chunks_change_no_number(name: str, attention: str, method: str) -> None:
     """In double precision: in single, rounding moves a point of a path across the kink of a ReLU now and then."""
     made, _ = harness.adapter(name, attention, torch.float64)
@@ -89,16 +93,14 @@ def test_batch_order_and_chunks_change_no_number(name: str, attention: str, meth
             assert relative(other_scores["entropy"], scores["entropy"]) < TOLERANCE
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(("method", "name"), served(FAMILIES))
 def test_two_runs_give_the_same_bits(name: str, method: str) -> None:
     made, _ = harness.adapter(name)
     first, second = (harness.run(made, harness.cases(name), method, **METHODS[method].options)[0] for _ in range(2))
     assert all(torch.equal(a.scores, b.scores) for (a, _), (b, _) in zip(first, second, strict=True))
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(("method", "name"), served(FAMILIES))
 def test_reduced_as_it_streams_equals_reduced_afterwards(name: str, method: str) -> None:
     made, _ = harness.adapter(name)
     chosen = harness.cases(name)
@@ -113,8 +115,7 @@ def test_reduced_as_it_streams_equals_reduced_afterwards(name: str, method: str)
         assert relative(reduced.scores, expected) < TOLERANCE
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(("method", "name"), served(FAMILIES))
 def test_float64(name: str, method: str) -> None:
     made, _ = harness.adapter(name, dtype=torch.float64)
     row = METHODS[method]
@@ -125,8 +126,7 @@ def test_float64(name: str, method: str) -> None:
     assert relative(attribution.scores, row.slow(case, ref.probability)) < tolerance
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(("method", "name"), served(FAMILIES))
 def test_bfloat16(name: str, method: str) -> None:
     """Half precision keeps the picture: scores are float32, and correlate with those of the float32 model."""
     half, full = (harness.adapter(name, dtype=dtype)[0] for dtype in (torch.bfloat16, torch.float32))

@@ -112,6 +112,11 @@ def plan_call(
             f"{type(model.model).__name__} does not give its attention weights, which {entry.name!r} needs. Load it with "
             "attn_implementation='eager', or use 'saliency', which needs none."
         )
+    if entry.facts.get("needs") == "values" and model.capabilities.attention != "interface":
+        raise UnsupportedModelError(
+            f"{type(model.model).__name__} does not route its attention through transformers' attention interface, so "
+            f"{entry.name!r} cannot reach its value vectors. Use 'attention' or 'attention_rollout', or 'occlusion'."
+        )
     target = _named_step_function(target or DEFAULT_TARGET)
     if not isinstance(scores, str | list | tuple):
         raise ArgumentError(f"step_scores must be a list of step functions' names, got {type(scores).__name__}.")

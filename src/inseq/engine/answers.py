@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from inseq.engine.packing import Job
-from inseq.engine.requests import Activations, Capture, Gradient, Logits, Request, Score, Site
+from inseq.engine.requests import Activations, Capture, Direction, Gradient, Logits, Replay, Request, Score
 from inseq.text.example import Example, Role
 
 
@@ -137,36 +137,21 @@ class ActivationsAnswer:
         return torch.cat([self.rows[k] for k in sorted(self.rows)])
 
 
-class CaptureAnswer:
-    """Attention weights, layer by layer, joined over blocks of steps."""
+class FoldedAnswer:
+    """What folds made of the layers, joined over blocks of steps."""
 
-    def __init__(self, request: Capture) -> None:
-        self.blocks: dict[int, dict[Site, list[Tensor]]] = {}
+    def __init__(self, request: Request[Any]) -> None:
+        self.blocks: dict[int, dict[str, Tensor]] = {}
 
-    def add(self, job: Job, contribution: dict[Site, list[Tensor]]) -> None:
-        self.blocks[job.steps.start] = contribution
+    def add(self, job: Job, contribution: dict[str, Tensor]) -> None:
+        self.blocks[job.steps.start] = {name: values.cpu() for name, values in contribution.items()}
 
-    def value(self) -> dict[Site, list[Tensor]]:
+    def value(self) -> dict[str, Tensor]:
         blocks = [self.blocks[k] for k in sorted(self.blocks)]
         return {
-            site: blocks[0][site]
-            if site == "encoder"
-            else [torch.cat(layers, dim=-2) for layers in zip(*(block[site] for block in blocks), strict=True)]
-            for site in blocks[0]
+            name: first if name == "encoder" else torch.cat([block[name] for block in blocks])
+            for name, first in blocks[0].items()
         }
-
-    @staticmethod
-    def read(job: Job, site: Site, weights: Float[Tensor, "head query key"]) -> Tensor:
-        """One layer's weights for one job, as the request wants them."""
-        x = job.example
-        if site == "encoder":
-            chosen = weights[:, : x.n_source, : x.n_source]
-        else:
-            queries = weights[:, x.at[job.steps.start : job.steps.stop].to(weights.device)]
-            chosen = queries[..., : x.n_source if site == "cross" else job.n_decoder]
-            chosen = chosen if site == "cross" else pad(chosen, (0, x.n_decoder - job.n_decoder))
-        assert isinstance(job.request, Capture)
-        return job.request.read(wide(chosen)).cpu()
 
 
 ANSWERS: dict[type[Request[Any]], Any] = {
@@ -174,5 +159,7 @@ ANSWERS: dict[type[Request[Any]], Any] = {
     Logits: LogitsAnswer,
     Gradient: GradientAnswer,
     Activations: ActivationsAnswer,
-    Capture: CaptureAnswer,
+    Capture: FoldedAnswer,
+    Direction: FoldedAnswer,
+    Replay: FoldedAnswer,
 }

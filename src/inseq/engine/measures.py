@@ -12,28 +12,46 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from inseq.engine.answers import CaptureAnswer, by_feature, wide
+from inseq.engine.answers import by_feature, wide
 from inseq.engine.evaluate import cotangents_of, evaluate
 from inseq.engine.gradients import body_gradients, head_cotangents
+from inseq.engine.inside import Captures
 from inseq.engine.packing import Budget, Packed
-from inseq.engine.requests import Activations, Capture, Gradient, Hidden, Layer, Logits, Placed, Request, Score, Target
+from inseq.engine.replay import Replays
+from inseq.engine.requests import (
+    Activations,
+    Capture,
+    Direction,
+    Gradient,
+    Hidden,
+    Layer,
+    Logits,
+    Placed,
+    Replay,
+    Request,
+    Score,
+    Target,
+)
 from inseq.engine.stepwise import step_gradients, step_values
 from inseq.errors import ArgumentError
-from inseq.models.adapter import Adapter, Inputs, Reading, Site, Tap
+from inseq.models.adapter import Adapter, Inputs, Reading, Tap
+from inseq.models.anatomy import dissecting, reading_out
 from inseq.models.edits import dropout, is_out_of_memory
 from inseq.models.hiding import prepare_hiding
+from inseq.models.layers import replaying
 
 StepScores = dict[str, Float[Tensor, " step"]]
 
 
 @dataclass
 class Counters:
-    """What a run cost: model calls, rows and token positions in them, vector-Jacobian products."""
+    """What a run cost: model calls, rows and token positions in them, vector-Jacobian products, rows of single layers."""
 
     forwards: int = 0
     rows: int = 0
     tokens: int = 0
     vjps: int = 0
+    replays: int = 0
 
 
 @dataclass
@@ -72,6 +90,8 @@ class Measures:
             Logits: self._logits,
             Activations: self._activations,
             Capture: self._captured,
+            Direction: self._directions,
+            Replay: self._replayed,
         }
         found: Sequence[Any] = measures[type(request)](packed, run, budget)
         return found
@@ -147,19 +167,39 @@ class Measures:
         self.counters.vjps += 1
         return step_gradients(run.target, packed, scores, values if taps else leaves, [tap.side for tap in taps])
 
-    def _captured(self, packed: Packed, run: Run, budget: Budget) -> list[dict[Site, list[Tensor]]]:
-        """Read the attention of every layer as it comes; no layer waits for another."""
+    def _captured(self, packed: Packed, run: Run, budget: Budget) -> list[dict[str, Tensor]]:
+        """Fold the attention of every layer as it comes; no layer waits for another."""
         self._count(packed)
-        found: list[dict[Site, list[Tensor]]] = [{} for _ in packed.jobs]
-
-        def sink(site: Site, layer: int, weights: Tensor) -> None:
-            for (job, rows), sites in zip(packed.jobs, found, strict=True):
-                if isinstance(job.request, Capture) and site in job.request.sites:
-                    sites.setdefault(site, []).append(CaptureAnswer.read(job, site, weights[rows.start]))
-
-        reading = self.adapter.read(packed.inputs, attention=sink)
+        captures = Captures(self.adapter, packed, budget)
+        if captures.pieces:
+            with dissecting(self.adapter, captures.dissected):
+                reading = self.adapter.read(packed.inputs)
+        else:
+            reading = self.adapter.read(packed.inputs, attention=captures.attended)
         self._record(reading.logits, packed, run)
-        return found
+        return [fold.value() for fold in captures.folds]
+
+    def _directions(self, packed: Packed, run: Run, budget: Budget) -> list[dict[str, Tensor]]:
+        """How each written token's logit follows the last layer's output."""
+        self._count(packed)
+        with reading_out(self.adapter) as read_out:
+            reading = self.adapter.read(packed.inputs)
+            found = read_out(reading, packed.inputs.at, packed.ids)
+        self._record(reading.logits, packed, run)
+        return [
+            {"direction": found.directions[rows.start, : len(job.steps)], "logit": found.logits[rows.start, : len(job.steps)]}
+            for job, rows in packed.jobs
+        ]
+
+    def _replayed(self, packed: Packed, run: Run, budget: Budget) -> list[dict[str, Tensor]]:
+        """Run each layer again when the forward has run it, with tokens zeroed."""
+        self._count(packed)
+        replays = Replays(self.adapter, packed, budget)
+        with replaying(self.adapter, replays.visit):
+            reading = self.adapter.read(packed.inputs)
+        self.counters.replays += replays.n_rows
+        self._record(reading.logits, packed, run)
+        return [fold.value() for fold in replays.folds]
 
     def _taps(self, packed: Packed, layers: Sequence[Layer]) -> list[Tap]:
         taps = self.adapter.taps(layers)

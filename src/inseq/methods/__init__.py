@@ -2,6 +2,7 @@
 
 from inseq.methods import (
     discretized,
+    flow,
     gradient,
     integrated,
     internals,
@@ -16,6 +17,7 @@ from inseq.methods._method import Attribution, method
 __all__ = [
     "Attribution",
     "discretized",
+    "flow",
     "gradient",
     "integrated",
     "internals",

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any, Literal
 
 import torch
@@ -17,7 +18,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from inseq.errors import ArgumentError, UnsupportedModelError
 from inseq.models import memory as memories
 from inseq.models.edits import attention_function, attention_implementation, own_attention, rows_to_head
-from inseq.models.layers import module_of, tapped
+from inseq.models.taps import module_of, tapped
 from inseq.text.encode import Encoder
 from inseq.text.example import Example, Role
 
@@ -257,7 +258,7 @@ class Adapter(ABC):
         return taps
 
     def tapped(self, taps: Sequence[Tap], placed: Tensor | None = None) -> AbstractContextManager[list[Tensor]]:
-        """Look at the values of modules, and exchange those of the first; see :func:`~inseq.models.edits.tapped`."""
+        """Look at the values of modules, and exchange those of the first; see :func:`~inseq.models.taps.tapped`."""
         return tapped([(tap.module, tap.value) for tap in taps], placed)
 
     @contextmanager
@@ -408,15 +409,15 @@ class EncoderDecoder(Adapter):
 
 
 def _pour(outputs: Any, sink: AttentionSink) -> None:
-    sites: dict[str, Site] = {
-        "attentions": "decoder",
-        "encoder_attentions": "encoder",
-        "decoder_attentions": "decoder",
-        "cross_attentions": "cross",
-    }
-    for name, site in sites.items():
-        for layer, weights in enumerate(getattr(outputs, name, None) or ()):
-            sink(site, layer, weights)
+    """Hand on the attention weights that a forward returned, in the order in which they were computed."""
+    for layer, weights in enumerate(getattr(outputs, "encoder_attentions", None) or ()):
+        sink("encoder", layer, weights)
+    own = getattr(outputs, "attentions", None) or getattr(outputs, "decoder_attentions", None) or ()
+    cross = getattr(outputs, "cross_attentions", None) or ()
+    for layer, (weights, read) in enumerate(zip_longest(own, cross)):
+        sink("decoder", layer, weights)
+        if read is not None:
+            sink("cross", layer, read)
 
 
 def _table(stack: Any, model: Any) -> Table:
