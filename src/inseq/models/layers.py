@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -116,49 +117,48 @@ def replaying(adapter: Adapter, visit: Callable[[CleanLayer], None]) -> Iterator
     Raises:
         UnsupportedModelError: see :func:`layers_of`; and if an attention's output is not its weights times its values.
     """
-    layers, sites = layers_of(adapter), adapter.attention_sites
-    assert sites is not None
-    caught: dict[Site, Heads] = {}
-    active: list[Zeroing] = []
+    layers = layers_of(adapter)
+    replays = _Replays(adapter, visit)
+    with ExitStack() as hooks:
+        for key, module in layers.items():
+            hooks.callback(module.register_forward_hook(partial(replays.after, key), with_kwargs=True).remove)
+        hooks.enter_context(attention_function(adapter.model, replays.attend))
+        yield
 
-    def attend(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Any:
-        site = sites[id(module)][0]
-        order = list(caught)
-        if active and order.index(site) <= order.index(active[0].site):
-            return _given_off(caught[site], active[0], zeroed=site == active[0].site), None
+
+class _Replays:
+    """Within a forward: catches what the attentions of the running layer compute, and stands in for them in a replay."""
+
+    def __init__(self, adapter: Adapter, visit: Callable[[CleanLayer], None]) -> None:
+        self.sites = adapter.attention_sites or {}
+        self.visit = visit
+        self.caught: dict[Site, Heads] = {}
+        self.zeroing: Zeroing | None = None
+
+    def attend(self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Any:
+        site, order = self.sites[id(module)][0], list(self.caught)
+        if self.zeroing is not None and order.index(site) <= order.index(self.zeroing.site):
+            return _given_off(self.caught[site], self.zeroing, zeroed=site == self.zeroing.site), None
         output, weights = own_attention(module, query, key, value, *args, **kwargs)
-        if not active:
-            caught[site] = checked(Heads(weights, value, output), module)
+        if self.zeroing is None:
+            self.caught[site] = checked(Heads(weights, value, output), module)
         return output, weights
 
-    def after(key: tuple[Stack, int]) -> Callable[..., None]:
-        def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-            if active:
-                return
+    def after(self, key: tuple[Stack, int], module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        """A layer has run: replays happen now, within the forward."""
+        if self.zeroing is None:
+            again = partial(self.again, module, args, kwargs, first(output).shape)
+            self.visit(CleanLayer(*key, first(output), dict(self.caught), again))
+            self.caught.clear()
 
-            def again(zeroing: Zeroing) -> Tensor:
-                vary = _Variation(zeroing, stream_of(args, kwargs), first(output).shape, crossed="cross" in caught)
-                varied = tree_map(vary, (args, kwargs))
-                active.append(zeroing)
-                try:
-                    return first(module.forward(*varied[0], **varied[1]))
-                finally:
-                    active.pop()
-
-            visit(CleanLayer(*key, first(output), dict(caught), again))
-            caught.clear()
-
-        return hook
-
-    handles = []
-    try:
-        for key, module in layers.items():
-            handles.append(module.register_forward_hook(after(key), with_kwargs=True))
-        with attention_function(adapter.model, attend):
-            yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    def again(self, module: nn.Module, args: Any, kwargs: Any, shape: torch.Size, zeroing: Zeroing) -> Tensor:
+        vary = _Variation(zeroing, stream_of(args, kwargs), shape, crossed="cross" in self.caught)
+        args, kwargs = tree_map(vary, (args, kwargs))
+        self.zeroing = zeroing
+        try:
+            return first(module.forward(*args, **kwargs))
+        finally:
+            self.zeroing = None
 
 
 def first(output: Any) -> Tensor:
