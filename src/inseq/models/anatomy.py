@@ -147,7 +147,9 @@ def _sublayer(
     stream: Tensor,
     layer_output: Tensor,
 ) -> Sublayer:
-    at = next(i for i, call in enumerate(calls) if id(call.module) == key)
+    at = next((i for i, call in enumerate(calls) if id(call.module) == key), None)
+    if at is None:
+        _refuse(adapter, site, "its module is not called on a tensor, or does not give one")
     attention, later = calls[at], calls[at + 1 :]
     projection = _projection(adapter, site, heads, attention, calls[:at])
     added = attention.found
