@@ -21,7 +21,7 @@ from inseq.engine.requests import Capture, Direction, Gradient, Prediction, Repl
 from inseq.models.adapter import Adapter, Inputs, Reading
 from inseq.models.anatomy import dissecting, reading_out
 from inseq.models.edits import fused_activations, guest, is_out_of_memory
-from inseq.models.layers import replaying
+from inseq.models.replays import replaying
 from inseq.text.example import Example
 
 PROGRESS_DELAY = 0.5

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from inseq.errors import UnsupportedModelError
 from inseq.models.adapter import Adapter, Reading, Site
 from inseq.models.edits import attention_function, own_attention
-from inseq.models.layers import Heads, checked, first, layers_of, near, stream_of
+from inseq.models.replays import Heads, checked, first, layers_of, near, stream_of
 
 PROBE = 128.0
 """How long the vectors are that a norm is probed with: its epsilon then has no weight."""
