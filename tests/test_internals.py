@@ -19,7 +19,9 @@ from test_guest import unchanged
 import inseq
 from inseq.engine.choices import chosen
 from inseq.engine.packing import Budget
+from inseq.engine.scheduler import Engine
 from inseq.errors import ArgumentError, UnsupportedModelError
+from inseq.methods import method as methods
 from inseq.models.adapter import DecoderOnly
 from inseq.models.check import check
 from inseq.text.encode import Encoder
@@ -308,3 +310,56 @@ def test_the_facade_takes_choices_and_files_keep_them(tmp_path: Path) -> None:
         assert set(again.info["options"]) == set(found.info["options"])
     with pytest.raises(ArgumentError, match="layers=9: 9 is out of range, the 2 layers 0 to 1"):
         model.attribute("w1 w2", layers=9, **arguments)
+
+
+INSIDE = ("attention", "attention_rollout", "value_zeroing", "alti", "alti_logit")
+
+
+@pytest.mark.parametrize("method", INSIDE)
+@pytest.mark.parametrize("name", ["llama", "t5"])
+def test_some_of_the_steps_have_the_scores_they_have_among_all(name: str, method: str) -> None:
+    made, _ = harness.adapter(name)
+    case = harness.cases(name)[1]
+    source = [] if case.source is None else case.source.tolist()
+    chosen = list(case.positions)[::-2][::-1][:-1]
+    whole, some = (
+        only_scores(made, made.example(source, case.target.tolist(), case.first, steps, attribute_target=True), method)
+        for steps in (case.positions, chosen)
+    )
+    expected = whole[:, [t - case.first for t in chosen]]
+    assert relative(some, expected[: len(some)]) < TOLERANCE
+    assert not expected[len(some) :].any()
+
+
+def only_scores(made: Any, x: Any, method: str) -> torch.Tensor:
+    ((found, _),) = Engine(made).run([(x, methods[method].function(x))], harness.function("logit"))
+    return found.scores
+
+
+def test_methods_that_look_inside_share_a_forward() -> None:
+    """Weights alone and weights with pieces, asked for at once, come from one batch."""
+    made, _ = harness.adapter("t5")
+    case = harness.cases("t5")[0]
+    x = made.example(case.source.tolist(), case.target.tolist(), case.first, case.positions, attribute_target=True)
+    engine = Engine(made)
+    found = engine.run([(x, methods[m].function(x)) for m in ("attention", "alti")], harness.function("logit"))
+    assert engine.counters.forwards == 1
+    for (attribution, _), method in zip(found, ("attention", "alti"), strict=True):
+        assert relative(attribution.scores, only("t5", method).scores) < TOLERANCE
+
+
+def test_out_of_memory_amid_a_replay_halves_and_goes_on() -> None:
+    model = copy.deepcopy(zoo.build("llama"))
+    refused: list[int] = []
+
+    def full(_: Any, args: Any, output: torch.Tensor) -> None:
+        if len(output) > 5:
+            refused.append(len(output))
+            raise torch.OutOfMemoryError("CUDA out of memory (pretended)")
+
+    model.model.layers[1].mlp.register_forward_hook(full)
+    case = Case(model, None, harness.cases("llama")[0].target, 4)
+    ((found, _),), engine = harness.run(adapted(model), [case], "value_zeroing", recorded=["entropy"])
+    assert refused
+    assert engine.budget.tokens <= 5 * len(case.positions)
+    assert relative(found.scores, only("llama", "value_zeroing").scores) < TOLERANCE

@@ -38,7 +38,7 @@ from inseq.models.adapter import Adapter, Inputs, Reading, Tap
 from inseq.models.anatomy import dissecting, reading_out
 from inseq.models.edits import dropout, is_out_of_memory
 from inseq.models.hiding import prepare_hiding
-from inseq.models.layers import replaying
+from inseq.models.replays import replaying
 
 StepScores = dict[str, Float[Tensor, " step"]]
 

@@ -18,7 +18,7 @@ from inseq.engine.requests import Altered, Fold, Replay
 from inseq.errors import UnsupportedModelError
 from inseq.models.adapter import Adapter, Site
 from inseq.models.edits import is_out_of_memory
-from inseq.models.layers import CleanLayer, Zeroing, near
+from inseq.models.replays import CleanLayer, Zeroing, near
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from inseq.errors import UnsupportedModelError
 from inseq.models.adapter import Adapter, Reading, Site
 from inseq.models.edits import attention_function, own_attention
-from inseq.models.layers import Heads, checked, first, layers_of, near, stream_of
+from inseq.models.replays import Heads, checked, first, layers_of, near, stream_of
 
 PROBE = 128.0
 """How long the vectors are that a norm is probed with: its epsilon then has no weight."""
@@ -87,44 +87,55 @@ def dissecting(adapter: Adapter, visit: Callable[[Sublayer], None]) -> Iterator[
         UnsupportedModelError: where the layer's attentions do not go through transformers' interface, or where the pieces
             found do not sum to what the model computed.
     """
-    layers, sites = layers_of(adapter), adapter.attention_sites
-    assert sites is not None
-    calls: list[_Call] = []
-    heads: dict[int, Heads] = {}
-    watching = [True]
-    previous: list[Tensor] = []
-
-    def attend(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Any:
-        output, weights = own_attention(module, query, key, value, *args, **kwargs)
-        heads[id(module)] = checked(Heads(weights, value, output), module)
-        return output, weights
-
-    def record(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        given = stream_of(args, kwargs)
-        if watching[0] and given is not None and isinstance(output, Tensor | tuple) and isinstance(first(output), Tensor):
-            calls.append(_Call(module, given, first(output)))
-
-    def dissect(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        watching[0] = False
-        stream = stream_of(args, kwargs)
-        assert stream is not None
-        joined = all(sites[key][1] == 0 for key in heads) or _same(stream, previous[0])
-        for key, of_module in heads.items():
-            sublayer = _sublayer(adapter, sites[key], key, of_module, calls, stream, first(output))
-            visit(replace(sublayer, additive=sublayer.additive and joined))
-            stream = sublayer.total.to(stream)
-        previous[:] = [first(output)]
-        calls.clear()
-        heads.clear()
-        watching[0] = True
-
+    layers = layers_of(adapter)
+    watch = _Watch(adapter, visit)
     with ExitStack() as hooks:
         for layer in layers.values():
             for part in layer.modules():
-                hook = dissect if part is layer else record
+                hook = watch.dissect if part is layer else watch.record
                 hooks.callback(part.register_forward_hook(hook, with_kwargs=True).remove)
-        with attention_function(adapter.model, attend):
-            yield
+        hooks.enter_context(attention_function(adapter.model, watch.attend))
+        yield
+
+
+class _Watch:
+    """Within a forward: keeps what the parts of the running layer got and gave, until the layer has run."""
+
+    def __init__(self, adapter: Adapter, visit: Callable[[Sublayer], None]) -> None:
+        self.adapter = adapter
+        self.sites = adapter.attention_sites or {}
+        self.visit = visit
+        self.calls: list[_Call] = []
+        self.heads: dict[int, Heads] = {}
+        self.watching = True
+        self.previous: Tensor | None = None
+
+    def attend(self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Any:
+        output, weights = own_attention(module, query, key, value, *args, **kwargs)
+        self.heads[id(module)] = checked(Heads(weights, value, output), module)
+        return output, weights
+
+    def record(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        given = stream_of(args, kwargs)
+        found = output[0] if isinstance(output, tuple) and output else output
+        if self.watching and given is not None and isinstance(found, Tensor):
+            self.calls.append(_Call(module, given, found))
+
+    def dissect(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        """A layer has run: the parts are called again, on probes, without being watched."""
+        stream = stream_of(args, kwargs)
+        assert stream is not None
+        first_of_stack = all(self.sites[key][1] == 0 for key in self.heads)
+        joined = first_of_stack or (self.previous is not None and _same(stream, self.previous))
+        self.watching = False
+        for key, heads in self.heads.items():
+            sublayer = _sublayer(self.adapter, self.sites[key], key, heads, self.calls, stream, first(output))
+            self.visit(replace(sublayer, additive=sublayer.additive and joined))
+            stream = sublayer.total.to(stream)
+        self.watching = True
+        self.previous = first(output)
+        self.calls.clear()
+        self.heads.clear()
 
 
 def _sublayer(
@@ -136,7 +147,9 @@ def _sublayer(
     stream: Tensor,
     layer_output: Tensor,
 ) -> Sublayer:
-    at = next(i for i, call in enumerate(calls) if id(call.module) == key)
+    at = next((i for i, call in enumerate(calls) if id(call.module) == key), None)
+    if at is None:
+        _refuse(adapter, site, "its module is not called on a tensor, or does not give one")
     attention, later = calls[at], calls[at + 1 :]
     projection = _projection(adapter, site, heads, attention, calls[:at])
     added = attention.found
