@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import harness
 import numpy as np
 import pytest
 import reference as ref
+import reference_relevance as rel
 import torch
 import zoo
 from harness import relative
@@ -17,6 +18,7 @@ from reference import Case
 from torch import Tensor
 
 from inseq.engine.packing import Budget
+from inseq.errors import UnsupportedModelError
 from inseq.methods import method as methods
 from inseq.methods import perturbation
 
@@ -29,11 +31,12 @@ TINY = Budget(tokens=30, logits=2 * zoo.VOCAB, cotangents=1500)
 
 @dataclass(frozen=True)
 class Row:
-    """A method, its slow definition and what else is true of it."""
+    """A method, its slow definition and what else is true of it; ``refused`` says which models it refuses, and why."""
 
     slow: Callable[..., Tensor]
     options: dict[str, Any]
     targets: tuple[str, ...] = ("probability", "logit", "entropy", "crossentropy", "perplexity")
+    refused: dict[str, str] = field(default_factory=dict)
 
 
 def unknown(case: Case) -> Tensor:
@@ -59,9 +62,12 @@ def slow_ig(case: Case, fn: ref.StepFunction, **kwargs: Any) -> Tensor:
 
 
 def slow_attention(case: Case, fn: ref.StepFunction, *, only_source: bool = False) -> Tensor:
-    eager = Case(zoo.build(_name(case), "eager", case.model.dtype), case.source, case.target, case.first)
-    found = ref.attention(eager)
+    found = ref.attention(_eager(case))
     return found[: case.n_source] if only_source else found
+
+
+def _eager(case: Case) -> Case:
+    return replace(case, model=zoo.build(_name(case), "eager", case.model.dtype))
 
 
 def _name(case: Case) -> str:
@@ -91,17 +97,35 @@ def slow_shapley(case: Case, fn: ref.StepFunction, *, only_source: bool = False)
     return ref.shapley_sampling(case, fn, unknown(case), orders, only_source=only_source)
 
 
+def slow_relevance(method: str) -> Callable[..., Tensor]:
+    def slow(case: Case, fn: ref.StepFunction, *, only_source: bool = False) -> Tensor:
+        factor = ref.embeddings(case) - (unknown_but_ends(case) if method == "gim" else 0)
+        found = rel.relevances(_eager(case), fn, rel.RULES[method], factor)
+        return found[: case.n_source] if only_source else found
+
+    return slow
+
+
+def slow_deeplift(case: Case, fn: ref.StepFunction, **kwargs: Any) -> Tensor:
+    return rel.deeplift(_eager(case), fn, unknown_but_ends(case), **kwargs)
+
+
+METHODS |= {method: Row(slow_relevance(method), {}) for method in rel.RULES}
+METHODS["deeplift"] = Row(
+    slow_deeplift, {}, refused={"mixtral": "'deeplift' cannot be right on MixtralForCausalLM: it chooses"}
+)
 METHODS["lime"] = Row(slow_lime, {"n_samples": N_SAMPLES, "seed": 3})
 METHODS["shapley_sampling"] = Row(slow_shapley, {"n_permutations": N_ORDERS, "seed": 3})
 DETERMINED = [m for m in METHODS if m != "attention"]
+ANSWERED = [(*entry, m) for m, row in METHODS.items() for entry in ENTRIES if entry[0] not in row.refused]
+REFUSED = [(*entry, m) for m, row in METHODS.items() for entry in ENTRIES if entry[0] in row.refused]
 
 
 def test_every_method_has_a_row() -> None:
     assert set(METHODS) == set(methods) - {"dummy"}
 
 
-@pytest.mark.parametrize(("name", "attention"), ENTRIES)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("name", "attention", "method"), ANSWERED)
 def test_equals_its_slow_definition(name: str, attention: str, method: str) -> None:
     made, _ = harness.adapter(name, attention)
     chosen = harness.cases(name, attention)
@@ -110,6 +134,14 @@ def test_equals_its_slow_definition(name: str, attention: str, method: str) -> N
     for case, (attribution, scores) in zip(chosen, found, strict=True):
         assert relative(attribution.scores, row.slow(case, ref.probability)) < 5 * TOLERANCE
         assert relative(scores["probability"], ref.step_scores(case, ref.probability)) < 5 * TOLERANCE
+
+
+@pytest.mark.parametrize(("name", "attention", "method"), REFUSED)
+def test_what_cannot_be_right_is_refused(name: str, attention: str, method: str) -> None:
+    made, _ = harness.adapter(name, attention)
+    with pytest.raises(UnsupportedModelError, match=METHODS[method].refused[name]) as caught:
+        harness.run(made, harness.cases(name, attention), method, **METHODS[method].options)
+    assert "'saliency'" in str(caught.value)
 
 
 @pytest.mark.parametrize("method", DETERMINED)
@@ -135,8 +167,7 @@ def test_source_alone(name: str, method: str) -> None:
     assert relative(attribution.scores, row.slow(case, ref.probability, only_source=True)) < 5 * TOLERANCE
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize(("name", "attention"), ENTRIES)
+@pytest.mark.parametrize(("name", "attention", "method"), ANSWERED)
 def test_future_features_score_exactly_nothing(name: str, attention: str, method: str) -> None:
     made, _ = harness.adapter(name, attention)
     chosen = harness.cases(name, attention)
@@ -146,8 +177,7 @@ def test_future_features_score_exactly_nothing(name: str, attention: str, method
             assert not attribution.scores[case.seen(t) :, step].any()
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize(("name", "attention"), ENTRIES)
+@pytest.mark.parametrize(("name", "attention", "method"), ANSWERED)
 def test_batch_order_and_chunks_change_no_number(name: str, attention: str, method: str) -> None:
     made, _ = harness.adapter(name, attention)
     chosen = harness.cases(name, attention)

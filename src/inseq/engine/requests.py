@@ -11,6 +11,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from inseq.models.backward import Edit as Edit
+from inseq.models.backward import Relevance as Relevance
+from inseq.models.backward import Rescale as Rescale
 from inseq.text.example import Example
 
 T = TypeVar("T")
@@ -117,6 +120,11 @@ class Request(Generic[T]):
         (answer,) = yield (self,)
         return answer
 
+    @property
+    def kind(self) -> tuple[Any, ...]:
+        """Requests of one kind share batches."""
+        return (type(self),)
+
 
 @dataclass(frozen=True, eq=False)
 class Score(Request[Tensor]):
@@ -130,10 +138,19 @@ class Gradient(Request[Any]):
     The gradients of a block of steps, Float["step feature dim"], go through ``read``; what it returns (a tensor or a tuple
     of tensors, each with a leading step axis) is joined over the blocks. Where the example is not granular, a last axis
     ``dim`` that is left is folded by its L2 norm as it streams, so that no [step, feature, dim] tensor ever stands whole.
+
+    With an ``edit``, the gradient passes backward by its rules, and no step score is recorded. ``Rescale`` gives
+    multipliers of the difference from a ``reference``, embeddings that run beside every variant.
     """
 
     weights: Float[Tensor, " variant"] | None = None
     read: Callable[[Tensor], Any] = _unchanged
+    edit: Edit | None = None
+    reference: Float[Tensor, "feature dim"] | None = None
+
+    @property
+    def kind(self) -> tuple[Any, ...]:
+        return Gradient, self.edit
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,9 +14,10 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from inseq.engine.answers import ANSWERS, Answer, CaptureAnswer, GradientAnswer, wide
+from inseq.engine.edited import edited_reading, with_references
 from inseq.engine.gradients import body_gradients, head_cotangents
 from inseq.engine.packing import Budget, Job, Packed, batches, default_budget, jobs_of, pack
-from inseq.engine.requests import Capture, Gradient, Prediction, Request, Score, StepFunction
+from inseq.engine.requests import Capture, Edit, Gradient, Prediction, Request, Rescale, Score, StepFunction
 from inseq.models.adapter import Adapter, Inputs, Reading, Site
 from inseq.models.edits import fused_activations, guest, is_out_of_memory
 from inseq.text.example import Example
@@ -58,7 +60,7 @@ class Engine:
         self.adapter = adapter
         self.budget = budget or default_budget(adapter.device, adapter.n_weights, adapter.axis_size("dim"))
         self.counters = Counters()
-        self._batched: bool | None = None
+        self._batched: dict[Edit | None, bool] = {}
         self._added: list[Job] = []
 
     def run(
@@ -126,8 +128,8 @@ class Engine:
     def _answer(self, requests: Sequence[Request[Any]], run: Run) -> dict[int, Any]:
         """Answer all requests, kind by kind, in batches of similar length."""
         answers: dict[int, Answer] = {id(r): ANSWERS[type(r)](r) for r in requests}
-        for kind in dict.fromkeys(type(r) for r in requests):
-            jobs = [job for r in requests if type(r) is kind for job in jobs_of(r, self.adapter.causal, self.budget.overhead)]
+        for kind in dict.fromkeys(r.kind for r in requests):
+            jobs = [job for r in requests if r.kind == kind for job in jobs_of(r, self.adapter.causal, self.budget.overhead)]
             run.bar.total += sum(job.rows * len(job.steps) for job in jobs)
             jobs.sort(key=lambda job: job.width)
             self._run_jobs(jobs, answers, run)
@@ -135,11 +137,16 @@ class Engine:
 
     def _run_jobs(self, jobs: Sequence[Job], answers: Mapping[int, Answer], run: Run) -> None:
         """Run jobs batch by batch; out of memory halves the budget and goes on with what is left."""
-        for batch in batches(jobs, lambda: self.budget, self.adapter.vocabulary_size, self.adapter.causal):
+        for batch in batches(jobs, lambda: self._room(jobs), self.adapter.vocabulary_size, self.adapter.causal):
             self._added = []
             if not self._fits(batch, answers, run):
                 added = {id(job) for job in self._added}
                 self._run_jobs([job for job in batch if id(job) not in added], answers, run)
+
+    def _room(self, jobs: Sequence[Job]) -> Budget:
+        """What rows may fill: a row with a reference counts twice."""
+        paired = isinstance(jobs[0].request, Gradient) and jobs[0].request.reference is not None
+        return self.budget.halved() if paired else self.budget
 
     def _fits(self, batch: Sequence[Job], answers: Mapping[int, Answer], run: Run) -> bool:
         """Run a batch; where the memory does not suffice, halve the budget and answer no."""
@@ -214,25 +221,34 @@ class Engine:
         return found
 
     def _gradients(self, packed: Packed, run: Run) -> list[Tensor]:
+        request = packed.jobs[0][0].request
+        assert isinstance(request, Gradient)
+        packed = with_references(packed) if isinstance(request.edit, Rescale) else packed
         self._count(packed)
-        inputs, leaves = _with_leaves(packed)
-        reading = self.adapter.read(inputs, differentiable=True)
-        self._record(reading.logits, packed, run)
-        scores = self._evaluate(run.target, reading.logits, packed)
+        inputs, leaves = _with_leaves(packed, request.edit)
+        if request.edit is None:
+            reading = self.adapter.read(inputs, differentiable=True)
+            self._record(reading.logits, packed, run)
+            scores = self._evaluate(run.target, reading.logits, packed)
+        else:
+            evaluate = partial(self._evaluate, run.target, packed=packed)
+            reading, scores = edited_reading(self.adapter, request.edit, inputs, evaluate)
         cotangents = head_cotangents(reading, scores, packed.real.to(scores.device))
         sums = [GradientAnswer.empty(job) for job, _ in packed.jobs]
         per_product = inputs.decoder.numel() + (0 if inputs.source is None else inputs.source.numel())
         chunk = max(1, min(self.budget.cotangents // per_product, inputs.at.shape[1]))
-        batched = chunk > 1 and self._can_batch(reading, cotangents, inputs.at, leaves)
+        batched = chunk > 1 and self._can_batch(request.edit, reading, cotangents, inputs.at, leaves)
         for steps, grads in body_gradients(reading.hidden, cotangents, inputs.at, leaves, chunk, batched):
             self.counters.vjps += len(steps)
             for (job, rows), total in zip(packed.jobs, sums, strict=True):
                 GradientAnswer.accumulate(job, rows, steps, grads, total)
         return sums
 
-    def _can_batch(self, reading: Reading, cotangents: Tensor, at: Tensor, leaves: Sequence[Tensor]) -> bool:
-        """Whether batched products equal single ones on this model: measured once, at first use."""
-        if self._batched is None:
+    def _can_batch(
+        self, edit: Edit | None, reading: Reading, cotangents: Tensor, at: Tensor, leaves: Sequence[Tensor]
+    ) -> bool:
+        """Whether batched products equal single ones on this model under this edit: measured once, at first use."""
+        if edit not in self._batched:
             first = slice(0, min(2, at.shape[1]))
             try:
                 with warnings.catch_warnings():
@@ -243,22 +259,27 @@ class Engine:
                         )[1]
                         for batched in (True, False)
                     ]
-                self._batched = all(_close(a, b) for a, b in zip(*pair, strict=True))
+                self._batched[edit] = all(_close(a, b) for a, b in zip(*pair, strict=True))
             except (RuntimeError, NotImplementedError) as error:
                 if is_out_of_memory(error):
                     raise
-                self._batched = False
-        return self._batched
+                self._batched[edit] = False
+        return self._batched[edit]
 
 
-def _with_leaves(packed: Packed) -> tuple[Inputs, list[Tensor]]:
-    """Make the features' embeddings leaves of the graph: the encoder's, the decoder's, or both."""
+def _with_leaves(packed: Packed, edit: Edit | None) -> tuple[Inputs, list[Tensor]]:
+    """Make the features' embeddings leaves of the graph: the encoder's, the decoder's, or both.
+
+    An edit's rules ask what depends on the input; the context does, though nobody asks for its gradient.
+    """
     source, decoder = packed.inputs.source, packed.inputs.decoder
     leaves = []
     if source is not None:
         leaves.append(source := source.detach().requires_grad_())
     if not len(packed.jobs[0][0].example.context):
         leaves.append(decoder := decoder.detach().requires_grad_())
+    elif edit is not None:
+        decoder = decoder.detach().requires_grad_()
     return replace(packed.inputs, source=source, decoder=decoder), leaves
 
 
