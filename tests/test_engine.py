@@ -24,7 +24,10 @@ from inseq.models.adapter import DecoderOnly
 from inseq.models.check import check
 from inseq.text.encode import Encoder
 
-FORWARDS = dict.fromkeys(METHODS, 1) | {"integrated_gradients": 2}
+WITH_VALUES = {"integrated_gradients": 2, "attnlrp": 2, "cp_lrp": 2, "frozen": 2, "deeplift": 2}
+FORWARDS = dict.fromkeys(METHODS, 1) | WITH_VALUES
+RECORD_APART = {"gim"}
+"""An edited forward, which attends eagerly, records no step score."""
 
 
 @pytest.mark.parametrize("name", ["gpt2", "marian"])
@@ -35,7 +38,7 @@ def test_forwards_of_three_unequal_examples(name: str, method: str) -> None:
     ample = Budget(tokens=2**13, logits=2**25, cotangents=2**19, overhead=2**12)
     for recorded in ([], ["probability", "entropy"]):
         _, engine = harness.run(made, harness.cases(name), method, recorded=recorded, budget=ample, **METHODS[method].options)
-        assert engine.counters.forwards == FORWARDS[method]
+        assert engine.counters.forwards == FORWARDS[method] + (bool(recorded) and method in RECORD_APART)
 
 
 def test_rows_and_products_are_formulas_of_the_lengths() -> None:
@@ -45,11 +48,13 @@ def test_rows_and_products_are_formulas_of_the_lengths() -> None:
     rows = {"saliency": 1, "input_x_gradient": 1, "attention": 1, "integrated_gradients": 6 + 2}
     rows["occlusion"] = case.n_features + 1
     rows["lime"] = N_SAMPLES
+    rows |= dict.fromkeys(("attnlrp", "cp_lrp", "frozen", "gim"), 1 + 1)
+    rows["deeplift"] = 2 + 2
     rows["shapley_sampling"] = 2 + 2 * N_ORDERS * (case.n_features - 1)
     for method, row in METHODS.items():
         _, engine = harness.run(made, [case], method, recorded=["probability"], **row.options)
         assert engine.counters.rows == rows[method]
-        assert engine.counters.vjps == (n_steps if "gradient" in method or method == "saliency" else 0)
+        assert engine.counters.vjps == (0 if method in ("attention", "occlusion", "lime", "shapley_sampling") else n_steps)
 
 
 def test_methods_share_batches() -> None:
@@ -184,7 +189,7 @@ def test_products_one_by_one_where_batched_ones_fail(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(torch.autograd, "grad", refusing)
     ((found, _),), engine = harness.run(made, [case], "saliency")
-    assert engine._batched is False
+    assert engine._batched == {None: False}
     monkeypatch.undo()
     assert relative(found.scores, ref.saliency(case, ref.probability)) < 5 * TOLERANCE
 
