@@ -5,6 +5,7 @@ Layer-wise relevance propagation is covered by a patent claim of its inventors: 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from inseq.text.example import Example
 ATTNLRP = Relevance("attnlrp", norm="constant", activation="ratio", softmax="gradient", product="halved")
 CP_LRP = Relevance("cp_lrp", norm="constant", activation="ratio", softmax="constant", product="halved")
 FROZEN = Relevance("frozen", norm="constant", activation="ratio", softmax="constant", product="gated")
-GIM = Relevance("gim", norm="constant", activation="gradient", softmax="tempered", product="halved")
+GIM = Relevance("gim", norm="constant", activation="gradient", softmax="tempered", product="halved", temperature=2.0)
 
 FACTS: dict[str, Any] = {"signed": True, "axes": (), "reduce_by": (), "normalize": False}
 
@@ -75,7 +76,7 @@ async def gim(
     if not temperature > 0:
         raise ArgumentError(f"temperature={temperature} must be above 0; 2 is usual.")
     b = baseline_embeds(x, baseline, include_eos_baseline=include_eos_baseline)
-    edit = Relevance(**{**vars(GIM), "temperature": float(temperature)})
+    edit = replace(GIM, temperature=float(temperature))
     return Attribution((await Gradient(x, read=lambda gradient: (gradient * (x.embeds - b)).sum(-1), edit=edit)).T)
 
 

@@ -201,11 +201,12 @@ class Rules(TorchFunctionMode, ABC):
 
     def allow(self, output: Tensor, *inputs: Tensor) -> Tensor:
         """Let the ordinary gradient pass between inputs and output."""
-        ends = {x.grad_fn for x in inputs}
+        passed = {x.grad_fn for x in inputs}
         waiting = [output.grad_fn]
         while waiting:
             node = waiting.pop()
-            if node is not None and node not in ends and node not in self._allowed:
+            if node is not None and node not in passed:
+                passed.add(node)
                 self._allowed.add(node)
                 waiting += [parent for parent, _ in node.next_functions]
         return output
