@@ -37,6 +37,8 @@ class RelevanceRules(Rules):
     def handlers(self) -> Iterator[tuple[Iterable[str], Function]]:
         yield from Rules.handlers(self)
         yield ("add", "sub", "div", "neg", "__rsub__", "true_divide"), self._remember
+        yield ("amax",), self.peak
+        yield ("topk",), self._chosen
 
     def softmax(self, function: Function, x: Tensor, axis: int) -> Tensor:
         if self.edit.softmax == "constant":
@@ -88,9 +90,11 @@ class RelevanceRules(Rules):
     def with_constant(self, function: Function, input: Any, other: Any) -> Tensor:
         return self._remember(function, input, other)
 
-    def topk(self, function: Function, x: Tensor, *args: Any, **kwargs: Any) -> Any:
-        """The weights of the chosen experts are held, as the choice itself is."""
-        return function(x.detach(), *args, **kwargs)
+    def peak(self, function: Function, x: Tensor, *args: Any, **kwargs: Any) -> Any:
+        out = function(x, *args, **kwargs)
+        for values in out if isinstance(out, tuple) else (out,):
+            _mark(values, peak_of=x)
+        return out
 
     def _composed(self, out: Tensor, u: Tensor) -> Tensor:
         """An activation that ends in a product of two functions of one tensor."""
@@ -100,8 +104,17 @@ class RelevanceRules(Rules):
         ratio = torch.where(value == 0, 0, wide(out) / value).to(u.dtype)
         return _mark(straight(u * ratio, out), root=u, gate=True)
 
+    def _chosen(self, function: Function, x: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """The weights of the chosen experts are held, as the choice itself is."""
+        return function(x.detach(), *args, **kwargs)
+
     def _remember(self, function: Function, *args: Any, **kwargs: Any) -> Any:
-        """Functions of one tensor and of numbers are functions of what the tensor is a function of."""
+        """Functions of one tensor and of numbers are functions of what the tensor is a function of.
+
+        A softmax's input less its own maximum loses nothing: the gradient of what is added to all entries is zero.
+        """
+        if len(args) == 2 and function is Tensor.sub and getattr(args[1], "_inseq_peak_of", None) is args[0]:
+            return function(args[0], args[1].detach())
         out = function(*args, **kwargs)
         operands = [x for x in (*args, *kwargs.values()) if isinstance(x, Tensor) and x.ndim]
         roots = {id(_root(x)) for x in operands}

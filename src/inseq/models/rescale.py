@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from inseq.models.backward import Rescale
 from inseq.models.rules import Function, Rules, differentiable, on_first, straight
 
+CHOICES = ("topk", "argmax", "argmin", "sort", "argsort", "kthvalue", "gt", "lt", "ge", "le", "eq", "ne")
+
 
 class RescaleRules(Rules):
     """The rules of :class:`~inseq.models.backward.Rescale`, for a model and for a target.
@@ -36,6 +38,7 @@ class RescaleRules(Rules):
         yield ("log_softmax",), self._log_softmax
         yield ("logsumexp",), self._logsumexp
         yield ("amax",), self._amax
+        yield CHOICES, self._choice
         yield ("div", "true_divide", "divide"), self._divide
         yield ("__rtruediv__",), self._divided
 
@@ -71,10 +74,17 @@ class RescaleRules(Rules):
         surrogate = function(a, middle(b.detach())) + function(middle(a.detach()), b)
         return straight(surrogate, function(a.detach(), b.detach()))
 
-    def topk(self, function: Function, x: Tensor, *args: Any, **kwargs: Any) -> Any:
-        if differentiable(x):
-            self.refuse("it chooses experts, and an input and its reference may choose others, for which there is no rule")
-        return function(x, *args, **kwargs)
+    def peak(self, function: Function, x: Tensor, *args: Any, **kwargs: Any) -> Any:
+        return self._choice(function, x, *args, **kwargs)
+
+    def _choice(self, function: Function, *args: Any, **kwargs: Any) -> Any:
+        """Refused also where gradients are switched off: what is chosen there is used elsewhere."""
+        if any(isinstance(x, Tensor) and x.requires_grad for x in (*args, *kwargs.values())):
+            self.refuse(
+                f"it chooses by its input ({function.__name__!r}), as routers of experts do; an input and its reference may "
+                "choose differently, and a choice has no difference"
+            )
+        return function(*args, **kwargs)
 
     def _elementwise(self, function: Function, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         call = partial(on_first, function, args, kwargs)

@@ -125,7 +125,7 @@ class Rules(TorchFunctionMode, ABC):
         yield ("baddbmm",), self._baddbmm
         yield ("einsum",), self._einsum
         yield ("scaled_dot_product_attention",), self._attention
-        yield ("topk",), self.topk
+        yield ("maximum", "minimum", "max", "min"), self._larger
 
     @abstractmethod
     def softmax(self, function: Function, x: Tensor, axis: int) -> Tensor:
@@ -148,8 +148,8 @@ class Rules(TorchFunctionMode, ABC):
         """``function`` is linear in each of two factors, both of which depend on what is differentiated."""
 
     @abstractmethod
-    def topk(self, function: Function, x: Tensor, *args: Any, **kwargs: Any) -> Any:
-        """The choice of experts."""
+    def peak(self, function: Function, x: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """The largest or smallest entry along an axis."""
 
     def power(self, function: Function, x: Tensor) -> Tensor:
         """A power that is no norm's statistic."""
@@ -260,6 +260,14 @@ class Rules(TorchFunctionMode, ABC):
         kwargs.pop("inplace", None)
         call = partial(on_first, function, args, kwargs)
         return self.activation(call, input) if differentiable(input) else call(input)
+
+    def _larger(self, function: Function, input: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """Against a constant it is a function of every number by itself, as a clamp is."""
+        other = kwargs.get("other", args[0] if args else None)
+        if isinstance(other, Tensor) and differentiable(input) and not differentiable(other):
+            return self.activation(partial(on_first, function, args, kwargs), input)
+        call = function if isinstance(other, Tensor) else partial(self.peak, function)
+        return call(input, *args, **kwargs)
 
     def _multiply(self, function: Function, input: Any, other: Any, **kwargs: Any) -> Tensor:
         both = differentiable(input, other)
