@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -161,16 +161,16 @@ class Rules(TorchFunctionMode, ABC):
         Raises:
             UnsupportedModelError: for the first operation that is not linear and that no rule covered.
         """
-        seen: set[Any] = set()
-        waiting = [output.grad_fn]
+        seen: set[Any] = {None}
+        waiting: list[Any] = [output.grad_fn]
         while waiting:
             node = waiting.pop()
-            if node is None or node in seen:
-                continue
-            seen.add(node)
-            if not self._covered(node):
-                self.refuse(f"{what} uses the operation {node.name()!r}, for which it has no rule")
-            waiting += [parent for parent, _ in node.next_functions]
+            if node not in seen:
+                seen.add(node)
+                parents = [parent for parent, _ in node.next_functions]
+                if type(node) not in OURS and node not in self._allowed and not _linear(node.name(), parents):
+                    self.refuse(f"{what} uses the operation {node.name()!r}, for which it has no rule")
+                waiting += parents
 
     def check_met(self) -> None:
         """Every transformer has attention, norms and activations: where one was not met, another code path made it.
@@ -181,17 +181,6 @@ class Rules(TorchFunctionMode, ABC):
         for part in ("softmax", "norm", "activation"):
             if not self.met[part]:
                 self.refuse(f"no {part} passed its rules, so the model computes it in a way they do not see")
-
-    def _covered(self, node: Any) -> bool:
-        name = node.name().split("::")[-1]
-        kind = re.sub(r"Backwards?\d*$", "", name)
-        if type(node) in OURS or kind in LINEAR or node in self._allowed:
-            return True
-        parents = [parent for parent, _ in node.next_functions]
-        if kind == "Div":
-            return parents[1] is None
-        first, second = FACTORS.get(kind, (None, None))
-        return first is not None and second is not None and (parents[first] is None or parents[second] is None)
 
     def refuse(self, reason: str) -> None:
         raise UnsupportedModelError(
@@ -349,6 +338,19 @@ class Rules(TorchFunctionMode, ABC):
         finally:
             for handle in handles:
                 handle.remove()
+
+
+@cache
+def _operation(node: str) -> str:
+    return re.sub(r"Backwards?\d*$", "", node.split("::")[-1])
+
+
+def _linear(node: str, parents: Sequence[Any]) -> bool:
+    """Whether an operation is linear in those of its inputs that send gradients on."""
+    kind = _operation(node)
+    if kind in FACTORS:
+        return not all(parents[i] for i in FACTORS[kind])
+    return kind in LINEAR or (kind == "Div" and parents[1] is None)
 
 
 def on_first(function: Function, args: tuple[Any, ...], kwargs: dict[str, Any], x: Tensor) -> Tensor:
