@@ -11,6 +11,7 @@ import reference as ref
 import reference_gradient as slow_gradient
 import reference_internals as inside
 import reference_perturbation as slow_perturbation
+import reference_relevance as rel
 import torch
 import zoo
 from harness import OfModel
@@ -36,7 +37,9 @@ class Row:
     float32 twin at least, and why that is less than usual stands at the row. ``forwards`` is what a batch takes without and
     with step scores; ``rows`` how many rows an example takes, by its numbers of features and steps, with the options of
     ``counted``; ``products`` whether each step takes a vector-Jacobian product; ``causal`` what is said of a model that is not
-    causal, by a method that needs one; ``refuses`` names the models a method cannot be right on.
+    causal, by a method that needs one; ``refuses`` names the models a method cannot be right on; ``eager``
+    says that it always attends eagerly, so that one entry a model is enough: that models built for sdpa give the same is in
+    test_relevance.py.
     """
 
     slow: Callable[..., Tensor]
@@ -50,6 +53,7 @@ class Row:
     products: bool = False
     causal: str | None = None
     refuses: frozenset[str] = frozenset()
+    eager: bool = False
 
 
 def unknown(case: Case) -> Tensor:
@@ -287,10 +291,40 @@ METHODS["attention_rollout"] = Row(slow_rollout)
 METHODS["value_zeroing"] = Row(slow_value_zeroing, refuses=NO_INTERFACE)
 METHODS["alti"] = Row(slow_alti, refuses=NO_INTERFACE)
 METHODS["alti_logit"] = Row(slow_alti_logit, refuses=NO_INTERFACE | NO_SUM_OF_LAYERS, forwards=(2, 2), rows=lambda n, steps: 2)
+
+
+def slow_relevance(method: str) -> Callable[..., Tensor]:
+    def slow(case: Case, fn: ref.StepFunction, *, only_source: bool = False) -> Tensor:
+        factor = ref.embeddings(case) - (unknown_but_ends(case) if method == "gim" else 0)
+        found = rel.relevances(_eager(case), fn, rel.RULES[method], factor)
+        return found[: case.n_source] if only_source else found
+
+    return slow
+
+
+def slow_deeplift(case: Case, fn: ref.StepFunction, **kwargs: Any) -> Tensor:
+    return rel.deeplift(_eager(case), fn, unknown_but_ends(case), **kwargs)
+
+
+for name in rel.RULES:
+    METHODS[name] = Row(
+        slow_relevance(name),
+        forwards=(1, 2) if name == "gim" else (2, 2),
+        rows=lambda n, steps: 1 + 1,
+        products=True,
+        eager=True,
+    )
+METHODS["deeplift"] = Row(
+    slow_deeplift, forwards=(2, 2), rows=lambda n, steps: 2 + 2, products=True, refuses=frozenset({"mixtral"}), eager=True
+)
 DETERMINED = [m for m in METHODS if methods[m].facts.get("uses_target", True)]
 
 
 def served(entries: Sequence[Any]) -> list[Any]:
     """Methods x models, without those that the method refuses: (method, name) or (method, name, attention)."""
     pairs = [(method, *((entry,) if isinstance(entry, str) else entry)) for method in METHODS for entry in entries]
-    return [pair for pair in pairs if pair[1] not in METHODS[pair[0]].refuses]
+    return [
+        pair
+        for pair in pairs
+        if pair[1] not in METHODS[pair[0]].refuses and not (METHODS[pair[0]].eager and pair[2:] == ("sdpa",))
+    ]

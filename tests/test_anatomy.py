@@ -16,9 +16,9 @@ import transformers
 import zoo
 from harness import relative
 from reference import Case
+from rows import METHODS
 from test_guest import unchanged
 from test_internals import ENTRIES, TOLERANCE, adapted
-from test_properties import METHODS
 from torch import nn
 from transformers.models.gemma2.modeling_gemma2 import Gemma2RMSNorm
 from transformers.models.llama.modeling_llama import LlamaRMSNorm

@@ -15,8 +15,8 @@ import zoo
 from compared import FAMILIES, METHODS, QUIET
 from harness import relative
 from reference import Case
+from rows import TOLERANCE
 from test_guest import unchanged
-from test_properties import TOLERANCE
 from torch import Tensor
 
 import inseq

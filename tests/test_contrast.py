@@ -12,9 +12,9 @@ import torch
 import zoo
 from compared import FUNCTIONS, METHODS, QUIET
 from harness import relative
+from rows import TINY, TOLERANCE
 from test_engine import Bidirectional
 from test_guest import unchanged
-from test_properties import TINY, TOLERANCE
 from torch import Tensor
 
 import inseq

@@ -182,7 +182,7 @@ def test_products_one_by_one_where_batched_ones_fail(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(torch.autograd, "grad", refusing)
     ((found, _),), engine = harness.run(made, [case], "saliency")
-    assert engine._measures._batched is False
+    assert engine._measures._batched == {None: False}
     monkeypatch.undo()
     assert relative(found.scores, ref.saliency(case, ref.probability)) < 5 * TOLERANCE
 

@@ -12,8 +12,8 @@ import reference_targets as slow
 import torch
 from compared import COUNTS, FAMILIES, FUNCTIONS, METHODS, QUIET
 from harness import relative
+from rows import TOLERANCE, unknown, unknown_but_ends
 from test_guest import unchanged
-from test_properties import TOLERANCE, unknown, unknown_but_ends
 from torch import Tensor
 
 from inseq.engine.requests import Prediction

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from inseq.engine.answers import by_feature, wide
+from inseq.engine.edited import edited_reading, with_references
 from inseq.engine.evaluate import cotangents_of, evaluate
 from inseq.engine.gradients import body_gradients, head_cotangents
 from inseq.engine.inside import Captures
@@ -22,6 +24,7 @@ from inseq.engine.requests import (
     Activations,
     Capture,
     Direction,
+    Edit,
     Gradient,
     Hidden,
     Layer,
@@ -29,6 +32,7 @@ from inseq.engine.requests import (
     Placed,
     Replay,
     Request,
+    Rescale,
     Score,
     Target,
 )
@@ -77,7 +81,7 @@ class Measures:
     def __init__(self, adapter: Adapter) -> None:
         self.adapter = adapter
         self.counters = Counters()
-        self._batched: bool | None = None
+        self._batched: dict[Edit | None, bool] = {}
 
     def measure(self, packed: Packed, run: Run, budget: Budget) -> Sequence[Any]:
         """Each job's contribution to the answer of its request."""
@@ -165,6 +169,11 @@ class Measures:
             scores, logits = step_values(run.target, self.adapter, packed, inputs, run.attributing)
         self._record(logits, packed, run)
         self.counters.vjps += 1
+        if request.edit is not None:
+            raise ArgumentError(
+                f"Step function {run.target.name!r} is run on whole prefixes, step by step, and this method edits the "
+                "backward pass: write it as a function of a Prediction, or use 'saliency' or 'integrated_gradients'."
+            )
         return step_gradients(run.target, packed, scores, values if taps else leaves, [tap.side for tap in taps])
 
     def _captured(self, packed: Packed, run: Run, budget: Budget) -> list[dict[str, Tensor]]:
@@ -232,36 +241,47 @@ class Measures:
         return [total / run.target.passes for total in sums] if run.target.passes else sums
 
     def _pass_gradients(self, packed: Packed, run: Run, budget: Budget) -> list[Tensor]:
-        self._count(packed)
         request = packed.jobs[0][0].request
         assert isinstance(request, Gradient)
-        inputs, leaves = _with_leaves(packed)
+        packed = with_references(packed) if isinstance(request.edit, Rescale) else packed
+        self._count(packed)
+        inputs, leaves = _with_leaves(packed, request.edit)
         taps = self._taps(packed, request.at)
         with self.adapter.tapped(taps, packed.placed(taps[0].side) if taps else None) as values:
-            reading = self.adapter.read(inputs, differentiable=True)
+            reading, scores = self._reading(packed, inputs, request.edit, run)
         leaves, sides = (values, [tap.side for tap in taps]) if taps else (leaves, [])
-        if not run.target.passes:
-            self._record(reading.logits, packed, run)
-        scores = evaluate(run.target, reading.logits, packed, run.contrasts)
         real = packed.real.to(scores.device)
         cotangents = cotangents_of(run.target, real, head_cotangents(reading, scores, real))
         per_product = inputs.decoder.numel() + (0 if inputs.source is None else inputs.source.numel())
         chunk = max(1, min(budget.cotangents // per_product, inputs.at.shape[1]))
-        batched = chunk > 1 and self._can_batch(reading, cotangents, inputs.at, leaves)
+        batched = chunk > 1 and self._can_batch(request.edit, reading, cotangents, inputs.at, leaves)
         sums: list[list[Tensor]] = [[] for _ in packed.jobs]
-        taken = [by_feature(job, rows, [leaf.detach() for leaf in leaves], sides) for job, rows in packed.jobs]
+        at = [_taken(leaf.detach(), request.edit) for leaf in leaves]
+        taken = [by_feature(job, rows, at, sides) for job, rows in packed.jobs]
         for steps, grads in body_gradients(reading.hidden, cotangents, inputs.at, leaves, chunk, batched):
             self.counters.vjps += len(steps)
-            for (job, rows), parts, at in zip(packed.jobs, sums, taken, strict=True):
+            for (job, rows), parts, values_at in zip(packed.jobs, sums, taken, strict=True):
                 if n := max(0, min(len(steps), len(job.steps) - steps.start)):
                     assert isinstance(job.request, Gradient)
                     gradient = by_feature(job, rows, [g[:n] for g in grads], sides)
-                    parts.append(job.request.combine(gradient, at, job.variants))
+                    parts.append(job.request.combine(gradient, values_at, job.variants))
         return [torch.cat(parts) for parts in sums]
 
-    def _can_batch(self, reading: Reading, cotangents: Tensor, at: Tensor, leaves: Sequence[Tensor]) -> bool:
-        """Whether batched products equal single ones on this model: measured once, at first use."""
-        if self._batched is None:
+    def _reading(self, packed: Packed, inputs: Inputs, edit: Edit | None, run: Run) -> tuple[Reading, Tensor]:
+        """A forward with its graph, and the target's value; an edited one, which attends eagerly, records no step score."""
+        value = partial(evaluate, run.target, packed=packed, kept=run.contrasts)
+        if edit is not None:
+            return edited_reading(self.adapter, edit, inputs, value)
+        reading = self.adapter.read(inputs, differentiable=True)
+        if not run.target.passes:
+            self._record(reading.logits, packed, run)
+        return reading, value(reading.logits)
+
+    def _can_batch(
+        self, edit: Edit | None, reading: Reading, cotangents: Tensor, at: Tensor, leaves: Sequence[Tensor]
+    ) -> bool:
+        """Whether batched products equal single ones on this model under this edit: measured once, at first use."""
+        if edit not in self._batched:
             first = slice(0, min(2, at.shape[1]))
             try:
                 with warnings.catch_warnings():
@@ -272,12 +292,12 @@ class Measures:
                         )[1]
                         for batched in (True, False)
                     ]
-                self._batched = all(_close(a, b) for a, b in zip(*pair, strict=True))
+                self._batched[edit] = all(_close(a, b) for a, b in zip(*pair, strict=True))
             except (RuntimeError, NotImplementedError) as error:
                 if is_out_of_memory(error):
                     raise
-                self._batched = False
-        return self._batched
+                self._batched[edit] = False
+        return self._batched[edit]
 
 
 def _target(request: Request[Any], run: Run) -> Target:
@@ -291,15 +311,28 @@ def _remember(packed: Packed, reading: Reading) -> None:
             job.memory.tensors = tuple(tensor[rows.start : rows.stop] for tensor in reading.memory)
 
 
-def _with_leaves(packed: Packed) -> tuple[Inputs, list[Tensor]]:
-    """Make the features' embeddings leaves of the graph: the encoder's, the decoder's, or both."""
+def _with_leaves(packed: Packed, edit: Edit | None = None) -> tuple[Inputs, list[Tensor]]:
+    """Make the features' embeddings leaves of the graph: the encoder's, the decoder's, or both.
+
+    An edit's rules ask what depends on the input; the context does, though nobody asks for its gradient.
+    """
     source, decoder = packed.inputs.source, packed.inputs.decoder
     leaves = []
     if source is not None:
         leaves.append(source := source.detach().requires_grad_())
     if not len(packed.jobs[0][0].example.context):
         leaves.append(decoder := decoder.detach().requires_grad_())
+    elif edit is not None:
+        decoder = decoder.detach().requires_grad_()
     return replace(packed.inputs, source=source, decoder=decoder), leaves
+
+
+def _taken(leaf: Tensor, edit: Edit | None) -> Tensor:
+    """The values that gradients are taken at; beside references, the differences from theirs."""
+    if not isinstance(edit, Rescale):
+        return leaf
+    own, reference = leaf.chunk(2)
+    return own - reference
 
 
 def _close(a: Tensor, b: Tensor) -> bool:

@@ -12,6 +12,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import pad
 
+from inseq.models.backward import Edit as Edit
+from inseq.models.backward import Relevance as Relevance
+from inseq.models.backward import Rescale as Rescale
 from inseq.text.example import Example
 
 T = TypeVar("T")
@@ -335,6 +338,11 @@ class Request(Generic[T]):
         (answer,) = yield (self,)
         return answer
 
+    @property
+    def kind(self) -> tuple[Any, ...]:
+        """Requests of one kind share batches."""
+        return (type(self),)
+
 
 @dataclass(frozen=True, eq=False)
 class Score(Request[Tensor]):
@@ -369,15 +377,20 @@ class Gradient(Request[Any]):
 
     With ``at``, gradients and values are those of layers, Float["step row feature layer width"], all from one backward;
     features that a layer does not run over have zeros. In a block, features that no step of it has read are missing.
+
+    With an ``edit``, the gradient passes backward by its rules, and no step score is recorded. ``Rescale`` gives multipliers
+    of the difference from a ``reference``, embeddings that run beside every variant; the values are then the differences.
     """
 
     combine: Combine = total
     read: Callable[[Tensor], Any] = _unchanged
     at: tuple[Layer, ...] = ()
+    edit: Edit | None = None
+    reference: Float[Tensor, "feature dim"] | None = None
 
     @property
     def company(self) -> Hashable:
-        return super().company, self.at
+        return super().company, self.at, self.edit
 
 
 @dataclass(frozen=True, eq=False)

@@ -167,13 +167,19 @@ class Engine:
             return
         kind = type(jobs[0].request)
         in_one = self._in_one(kind, run)
-        alone = run.target.passes and kind in (Score, Gradient)
-        budget = (lambda: replace(self.budget, tokens=1)) if alone else (lambda: self.budget)
-        for batch in batches(jobs, budget, self.adapter.vocabulary_size, in_one):
+        for batch in batches(jobs, lambda: self._room(jobs, run), self.adapter.vocabulary_size, in_one):
             self._added = []
             if not self._fits(batch, answers, run):
                 added = {id(job) for job in self._added}
                 self._run_jobs([job for job in batch if id(job) not in added], answers, run)
+
+    def _room(self, jobs: Sequence[Job], run: Run) -> Budget:
+        """What rows may fill: each pass with dropout has one row, and a row with a reference counts twice."""
+        request = jobs[0].request
+        if run.target.passes and isinstance(request, Score | Gradient):
+            return replace(self.budget, tokens=1)
+        paired = isinstance(request, Gradient) and request.reference is not None
+        return self.budget.halved() if paired else self.budget
 
     def _in_one(self, kind: type[Request[Any]], run: Run) -> bool:
         """Whether one forward serves several steps."""

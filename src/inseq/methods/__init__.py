@@ -9,6 +9,7 @@ from inseq.methods import (
     layers,
     perturbation,
     reagent,
+    relevance,
     shapley,
     surrogate,
 )
@@ -25,6 +26,7 @@ __all__ = [
     "method",
     "perturbation",
     "reagent",
+    "relevance",
     "shapley",
     "surrogate",
 ]
