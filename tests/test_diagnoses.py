@@ -13,10 +13,12 @@ import torch
 from compared import QUIET
 from torch import Tensor
 
+from inseq._registry import Entry
 from inseq.engine.packing import Job, pack
 from inseq.engine.requests import Score, Target
 from inseq.engine.stepwise import step_values
 from inseq.errors import ArgumentError
+from inseq.targets import step_function
 
 
 def last(args: Any) -> Tensor:
@@ -58,6 +60,20 @@ def test_bad_targets_are_diagnosed(function: Callable[..., Any], message: str) -
     model = compared.load("gpt2")
     with pytest.raises(ArgumentError, match=message):
         model.attribute("w1", "w1 w2 w3", attributed_fn=function, **QUIET)
+
+
+def test_step_scores_are_asked_of_the_text_alone() -> None:
+    """Not of its variants, where they might have no value."""
+    model, given = compared.load("gpt2"), []
+
+    def counted(p: Any) -> Tensor:
+        given.append(len(p.ids))
+        return p.logits[:, 0]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(step_function._entries, "test_counted", Entry("test_counted", counted, {}))
+        model.attribute(["w1", "w4"], ["w1 w2 w3", "w4 w5 w6"], method="lime", step_scores=["test_counted"], **QUIET)
+    assert given == [4]
 
 
 @pytest.mark.parametrize("name", ["gpt2", "marian"])

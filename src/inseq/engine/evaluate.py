@@ -105,18 +105,21 @@ def refuse_nan(target: Target, values: Tensor, what: str) -> None:
 
 
 def _contrast(target: Target, logits: Tensor, packed: Packed, kept: Mapping[int, Tensor]) -> Prediction | None:
+    """What each row and step is compared with; a batch may hold all its rows again, as references, with the same contrasts."""
     contrasts = [job.example.contrast for job, _ in packed.jobs]
     if target.contrast == "none" or any(contrast is None for contrast in contrasts):
         return None
     ids = torch.zeros_like(packed.ids)
     others = logits if target.contrast == "token" or not kept else logits.clone()
+    n_rows = packed.jobs[-1][1].stop
     for (job, rows), contrast in zip(packed.jobs, contrasts, strict=True):
         assert contrast is not None
         steps, n = slice(job.steps.start, job.steps.stop), len(job.steps)
-        ids[rows.start : rows.stop, :n] = contrast.ids[steps]
         own = kept.get(id(contrast))
-        if others is not logits and own is not None:
-            (at,) = (contrast.differs[steps] | (target.contrast == "own")).nonzero(as_tuple=True)
-            elsewhere = own[contrast.index[steps][at].to(own.device)]
-            others[rows.start : rows.stop, at.to(others.device)] = elsewhere.to(others)
+        for first in range(rows.start, len(ids), n_rows):
+            ids[first : first + len(rows), :n] = contrast.ids[steps]
+            if others is not logits and own is not None:
+                (at,) = (contrast.differs[steps] | (target.contrast == "own")).nonzero(as_tuple=True)
+                elsewhere = own[contrast.index[steps][at].to(own.device)]
+                others[first : first + len(rows), at.to(others.device)] = elsewhere.to(others)
     return Prediction(others.flatten(0, 1), ids.to(logits.device).flatten())

@@ -173,14 +173,20 @@ class Engine:
         if not jobs:
             return
         kind = type(jobs[0].request)
-        in_one = self._in_one(kind, run)
-        alone = run.target.passes and kind in (Score, Gradient)
-        budget = (lambda: replace(self.budget, tokens=1)) if alone else (lambda: self.budget)
-        for batch in batches(jobs, budget, self.adapter.vocabulary_size, in_one):
+        vocabulary = self.adapter.vocabulary_size
+        for batch in batches(jobs, lambda: self._room(kind, run), vocabulary, self._in_one(kind, run)):
             self._added = []
             if not self._fits(batch, answers, run):
                 added = {id(job) for job in self._added}
                 self._run_jobs([job for job in batch if id(job) not in added], answers, run)
+
+    def _room(self, kind: type[Request[Any]], run: Run) -> Budget:
+        """What a forward may hold: one row, of which dropout draws; or every position's predictions, for stepwise targets."""
+        if run.target.passes and kind in (Score, Gradient):
+            return replace(self.budget, tokens=1)
+        if run.target.stepwise and kind in (Score, Gradient):
+            return replace(self.budget, tokens=min(self.budget.tokens, self.budget.logits // self.adapter.vocabulary_size))
+        return self.budget
 
     def _in_one(self, kind: type[Request[Any]], run: Run) -> bool:
         """Whether one forward serves several steps."""
@@ -226,12 +232,15 @@ class Engine:
         ]
         if not wanted:
             return
+        rows = [row for _, row in wanted]
+        placed = tuple((job, range(k, k + 1)) for k, (job, _) in enumerate(wanted))
+        originals = replace(packed, jobs=placed, ids=packed.ids[rows], real=packed.real[rows])
         for name, function in run.recorded.items():
-            values = wide(evaluate(function, logits.detach(), packed, run.contrasts)).cpu()
-            for job, row in wanted:
+            values = wide(evaluate(function, logits.detach()[rows], originals, run.contrasts)).cpu()
+            for k, (job, _) in enumerate(wanted):
                 scores = run.step_scores[id(job.example)]
                 scores[name] = scores[name].to(values.dtype)
-                scores[name][job.steps.start : job.steps.stop] = values[row, : len(job.steps)]
+                scores[name][job.steps.start : job.steps.stop] = values[k, : len(job.steps)]
 
     def _scores(self, packed: Packed, run: Run) -> list[Tensor]:
         mean: Tensor | None = None
