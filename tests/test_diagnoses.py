@@ -62,6 +62,11 @@ def test_bad_targets_are_diagnosed(function: Callable[..., Any], message: str) -
         model.attribute("w1", "w1 w2 w3", attributed_fn=function, **QUIET)
 
 
+def test_a_target_without_a_signature() -> None:
+    with pytest.raises(ArgumentError, match=r"attributed_fn 'softmax' does not say what it takes"):
+        compared.load("gpt2").attribute("w1", "w1 w2", attributed_fn=torch.softmax, **QUIET)
+
+
 def test_step_scores_are_asked_of_the_text_alone() -> None:
     """Not of its variants, where they might have no value."""
     model, given = compared.load("gpt2"), []
