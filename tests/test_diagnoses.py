@@ -38,6 +38,7 @@ BAD: list[tuple[Callable[..., Any], str]] = [
     (lambda p: p.logits.sum(), r"returned a tensor of shape \[\]; expected a tensor of shape \[2\]"),
     (lambda p: 3.0, r"returned float; expected a tensor of shape \[2\]"),
     (lambda p: None, r"returned NoneType; expected"),
+    (lambda: 3.0, "raised TypeError"),
     (lambda p: p.ids, r"returned int64 numbers, which have no gradient: convert them with .float\(\)"),
     (lambda p: ones(p) * torch.nan, r"a value is not a number \(NaN\), in 2 of 2 entries"),
     (lambda p: p.logits[:, 0].abs().mul(-1).log(), r"a value is not a number \(NaN\)"),
