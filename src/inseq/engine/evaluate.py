@@ -31,12 +31,17 @@ def evaluate(target: Target, logits: Tensor, packed: Packed, kept: Mapping[int, 
     Raises:
         ArgumentError: if the step function fails, or returns what cannot be a target.
     """
-    logits = wide(logits)
-    ids = packed.ids.to(logits.device)
-    prediction = Prediction(logits.flatten(0, 1), ids.flatten(), _contrast(target, logits, packed, kept))
-    values = called(target, prediction, ids.numel()).reshape(ids.shape)
+    prediction = prediction_of(target, logits, packed, kept)
+    values = called(target, prediction, packed.ids.numel()).reshape(packed.ids.shape)
     refuse_nan(target, values[packed.real.to(values.device)], "value")
     return values
+
+
+def prediction_of(target: Target, logits: Tensor, packed: Packed, kept: Mapping[int, Tensor]) -> Prediction:
+    """What a target is given: all rows and steps along one axis."""
+    logits = wide(logits)
+    contrast = _contrast(target, logits, packed, kept)
+    return Prediction(logits.flatten(0, 1), packed.ids.to(logits.device).flatten(), contrast)
 
 
 def called(target: Target, argument: Any, n: int) -> Float[Tensor, " n"]:

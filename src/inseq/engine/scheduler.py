@@ -161,8 +161,9 @@ class Engine:
         answers: dict[int, Answer] = {id(r): ANSWERS[type(r)](r) for r in requests}
         for kind in dict.fromkeys(type(r) for r in requests):
             of_kind = [r for r in requests if type(r) is kind]
-            overhead = UNCUT if run.target.passes else self.budget.overhead
-            jobs = [job for r in of_kind for job in jobs_of(r, self._in_one(kind, run), overhead)]
+            apart = self._apart(of_kind[0], run)
+            overhead = UNCUT if apart and apart.passes else self.budget.overhead
+            jobs = [job for r in of_kind for job in jobs_of(r, self._in_one(apart), overhead)]
             run.bar.total += sum(job.rows * len(job.steps) for job in jobs)
             jobs.sort(key=lambda job: job.width)
             self._run_jobs(jobs, answers, run)
@@ -172,25 +173,29 @@ class Engine:
         """Run jobs batch by batch; out of memory halves the budget and goes on with what is left."""
         if not jobs:
             return
-        kind = type(jobs[0].request)
-        vocabulary = self.adapter.vocabulary_size
-        for batch in batches(jobs, lambda: self._room(kind, run), vocabulary, self._in_one(kind, run)):
+        apart, vocabulary = self._apart(jobs[0].request, run), self.adapter.vocabulary_size
+        for batch in batches(jobs, lambda: self._room(apart), vocabulary, self._in_one(apart)):
             self._added = []
             if not self._fits(batch, answers, run):
                 added = {id(job) for job in self._added}
                 self._run_jobs([job for job in batch if id(job) not in added], answers, run)
 
-    def _room(self, kind: type[Request[Any]], run: Run) -> Budget:
+    def _apart(self, request: Request[Any], run: Run) -> Target | None:
+        """The target, where it wants forwards of a kind of its own for this request."""
+        wanted = isinstance(request, Score | Gradient) and (run.target.passes > 0 or run.target.stepwise)
+        return run.target if wanted else None
+
+    def _room(self, apart: Target | None) -> Budget:
         """What a forward may hold: one row, of which dropout draws; or every position's predictions, for stepwise targets."""
-        if run.target.passes and kind in (Score, Gradient):
+        if apart and apart.passes:
             return replace(self.budget, tokens=1)
-        if run.target.stepwise and kind in (Score, Gradient):
+        if apart and apart.stepwise:
             return replace(self.budget, tokens=min(self.budget.tokens, self.budget.logits // self.adapter.vocabulary_size))
         return self.budget
 
-    def _in_one(self, kind: type[Request[Any]], run: Run) -> bool:
+    def _in_one(self, apart: Target | None) -> bool:
         """Whether one forward serves several steps."""
-        return self.adapter.causal and not (run.target.stepwise and kind in (Score, Gradient))
+        return self.adapter.causal and not (apart and apart.stepwise)
 
     def _fits(self, batch: Sequence[Job], answers: Mapping[int, Answer], run: Run) -> bool:
         """Run a batch; where the memory does not suffice, halve the budget and answer no."""
@@ -206,10 +211,12 @@ class Engine:
 
     def _run_batch(self, batch: Sequence[Job], answers: Mapping[int, Answer], run: Run) -> None:
         packed = pack(batch)
+        apart = self._apart(batch[0].request, run)
+        stepwise = apart is not None and apart.stepwise
         measures: dict[type[Any], Callable[[Packed, Run], Sequence[Any]]] = {
-            Score: self._step_scores if run.target.stepwise else self._scores,
+            Score: self._step_scores if stepwise else self._scores,
             Logits: self._logits,
-            Gradient: self._step_gradients if run.target.stepwise else self._gradients,
+            Gradient: self._step_gradients if stepwise else self._gradients,
             Capture: self._captured,
         }
         contributions = measures[type(batch[0].request)](packed, run)
