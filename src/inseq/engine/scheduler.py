@@ -159,8 +159,9 @@ class Engine:
     def _answer(self, requests: Sequence[Request[Any]], run: Run) -> dict[int, Any]:
         """Answer all requests, kind by kind, in batches of similar length."""
         answers: dict[int, Answer] = {id(r): ANSWERS[type(r)](r) for r in requests}
-        for kind in dict.fromkeys(type(r) for r in requests):
-            of_kind = [r for r in requests if type(r) is kind]
+        kinds = [(type(r), self._apart(r, run) is not None) for r in requests]
+        for kind in dict.fromkeys(kinds):
+            of_kind = [r for r, k in zip(requests, kinds, strict=True) if k == kind]
             apart = self._apart(of_kind[0], run)
             overhead = UNCUT if apart and apart.passes else self.budget.overhead
             jobs = [job for r in of_kind for job in jobs_of(r, self._in_one(apart), overhead)]
@@ -250,12 +251,13 @@ class Engine:
                 scores[name][job.steps.start : job.steps.stop] = values[k, : len(job.steps)]
 
     def _scores(self, packed: Packed, run: Run) -> list[Tensor]:
+        apart = self._apart(packed.jobs[0][0].request, run)
         mean: Tensor | None = None
-        for k in range(max(1, run.target.passes)):
+        for k in range(apart.passes if apart else 1):
             self._count(packed)
-            with self._pass(run.target, k):
+            with self._pass(apart, k):
                 reading = self.adapter.read(packed.inputs)
-            if not run.target.passes:
+            if apart is None:
                 self._record(reading.logits, packed, run)
             with torch.no_grad():
                 values = wide(evaluate(run.target, reading.logits, packed, run.contrasts)).cpu()
@@ -263,8 +265,9 @@ class Engine:
         assert mean is not None
         return [mean[rows.start : rows.stop, : len(job.steps)] for job, rows in packed.jobs]
 
-    def _pass(self, target: Target, k: int) -> AbstractContextManager[None]:
-        return dropout(self.adapter.model, target.seed + k) if target.passes else nullcontext()
+    def _pass(self, apart: Target | None, k: int) -> AbstractContextManager[None]:
+        """The ``k``-th forward of an average, with draws of its own."""
+        return dropout(self.adapter.model, apart.seed + k) if apart else nullcontext()
 
     def _logits(self, packed: Packed, run: Run) -> list[Tensor]:
         self._count(packed)
@@ -301,11 +304,12 @@ class Engine:
         return found
 
     def _gradients(self, packed: Packed, run: Run) -> list[Tensor]:
+        apart = self._apart(packed.jobs[0][0].request, run)
         sums = [GradientAnswer.empty(job) for job, _ in packed.jobs]
-        for k in range(max(1, run.target.passes)):
-            with self._pass(run.target, k):
+        for k in range(apart.passes if apart else 1):
+            with self._pass(apart, k):
                 self._add_gradients(packed, run, sums)
-        return [total / run.target.passes for total in sums] if run.target.passes else sums
+        return [total / apart.passes for total in sums] if apart else sums
 
     def _add_gradients(self, packed: Packed, run: Run, sums: Sequence[Tensor]) -> None:
         self._count(packed)
