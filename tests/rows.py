@@ -18,11 +18,13 @@ from harness import OfModel
 from reference import Case
 from torch import Tensor, nn
 
+from inseq.engine.packing import Budget
 from inseq.methods import gradient, reagent, shapley, surrogate
 from inseq.methods import method as methods
 
 N_STEPS = 6
 TOLERANCE = 2e-5
+TINY = Budget(tokens=30, logits=2 * zoo.VOCAB, cotangents=1500)
 TARGETS = ("probability", "logit", "entropy", "crossentropy", "perplexity")
 ENTRIES = [(name, kind) for name, recipe in zoo.ZOO.items() for kind in recipe.attention]
 

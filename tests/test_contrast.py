@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import compared
+import harness
 import pytest
 import reference as ref
 import reference_targets as slow
@@ -18,6 +20,10 @@ from test_guest import unchanged
 from torch import Tensor
 
 import inseq
+from inseq.engine.evaluate import evaluate
+from inseq.engine.packing import Job, pack
+from inseq.engine.requests import Score, Target
+from inseq.text.example import Contrast
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -326,6 +332,30 @@ def test_half_precision_keeps_equal_tokens_at_exactly_zero() -> None:
     )
     assert found.step_scores["contrast_prob_diff"][0] == 0
     assert found.step_scores["contrast_prob_diff"][1] != 0
+
+
+def test_rows_that_are_there_again_have_the_same_contrasts() -> None:
+    """As the references of a rescale rule are: behind all rows of their batch."""
+    made, _ = harness.adapter("gpt2")
+    examples = []
+    for case in harness.cases("gpt2"):
+        x = made.example([], case.target.tolist(), case.first, case.positions)
+        n = len(x.steps)
+        every = torch.arange(n)
+        contrast = Contrast(zoo.random_ids(n, seed=n), torch.ones(n, dtype=torch.bool), x, every)
+        examples.append(replace(x, contrast=contrast))
+    packed = pack([Job(Score(x), range(1), range(len(x.steps))) for x in examples])
+    twice = replace(packed, ids=packed.ids.repeat(2, 1), real=torch.cat([packed.real, ~packed.real & False]))
+    logits = torch.randn(*twice.ids.shape, zoo.VOCAB, generator=torch.Generator().manual_seed(0))
+    found = evaluate(Target(slow_contrast_logits, contrast="token"), logits, twice, {})
+    for k, x in enumerate(examples * 2):
+        n = len(x.steps)
+        assert x.contrast is not None
+        assert torch.equal(found[k, :n], logits[k, :n].gather(-1, x.contrast.ids[:, None])[:, 0])
+
+
+def slow_contrast_logits(p: Any) -> Tensor:
+    return torch.stack([logits[i] for logits, i in zip(p.contrast.logits, p.contrast.ids, strict=True)])
 
 
 def test_a_contrast_survives_a_file(tmp_path: Any) -> None:

@@ -17,7 +17,7 @@ BAD: list[tuple[str, dict[str, Any], type[Exception], str]] = [
     ("gpt2", DIFF, ArgumentError, r"'contrast_prob_diff' compares the output with another one: pass contrast_targets="),
     ("gpt2", {"step_scores": ["pcxmi"]}, ArgumentError, "'pcxmi' compares the output with another one"),
     ("gpt2", {**DIFF, "contrast_sources": "w1"}, ArgumentError, "put the other prompt, followed by its continuation, into"),
-    ("gpt2", {"contrast_targets": "w1 w2"}, UnknownArgumentError, "Unknown argument 'contrast_targets'"),
+    ("gpt2", {"contrast_targets": "w1 w2"}, UnknownArgumentError, "'contrast_targets': nothing in this call compares outputs"),
     ("gpt2", {**DIFF, "contrast_target": "w1 w2"}, UnknownArgumentError, "Did you mean 'contrast_targets'"),
     ("gpt2", {**DIFF, "contrast_targets": "w1 w2", "top_k": 3}, UnknownArgumentError, "Unknown argument 'top_k'"),
     ("gpt2", {**DIFF, "contrast_force_inputs": True}, ArgumentError, r"pass contrast_targets="),

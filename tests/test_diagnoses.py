@@ -13,10 +13,12 @@ import torch
 from compared import QUIET
 from torch import Tensor
 
+from inseq._registry import Entry
 from inseq.engine.packing import Job, pack
 from inseq.engine.requests import Score, Target
 from inseq.engine.stepwise import step_values
 from inseq.errors import ArgumentError
+from inseq.targets import step_function
 
 
 def last(args: Any) -> Tensor:
@@ -36,6 +38,7 @@ BAD: list[tuple[Callable[..., Any], str]] = [
     (lambda p: p.logits.sum(), r"returned a tensor of shape \[\]; expected a tensor of shape \[2\]"),
     (lambda p: 3.0, r"returned float; expected a tensor of shape \[2\]"),
     (lambda p: None, r"returned NoneType; expected"),
+    (lambda: 3.0, "raised TypeError"),
     (lambda p: p.ids, r"returned int64 numbers, which have no gradient: convert them with .float\(\)"),
     (lambda p: ones(p) * torch.nan, r"a value is not a number \(NaN\), in 2 of 2 entries"),
     (lambda p: p.logits[:, 0].abs().mul(-1).log(), r"a value is not a number \(NaN\)"),
@@ -58,6 +61,25 @@ def test_bad_targets_are_diagnosed(function: Callable[..., Any], message: str) -
     model = compared.load("gpt2")
     with pytest.raises(ArgumentError, match=message):
         model.attribute("w1", "w1 w2 w3", attributed_fn=function, **QUIET)
+
+
+def test_a_target_without_a_signature() -> None:
+    with pytest.raises(ArgumentError, match=r"attributed_fn 'softmax' does not say what it takes"):
+        compared.load("gpt2").attribute("w1", "w1 w2", attributed_fn=torch.softmax, **QUIET)
+
+
+def test_step_scores_are_asked_of_the_text_alone() -> None:
+    """Not of its variants, where they might have no value."""
+    model, given = compared.load("gpt2"), []
+
+    def counted(p: Any) -> Tensor:
+        given.append(len(p.ids))
+        return p.logits[:, 0]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(step_function._entries, "test_counted", Entry("test_counted", counted, {}))
+        model.attribute(["w1", "w4"], ["w1 w2 w3", "w4 w5 w6"], method="lime", step_scores=["test_counted"], **QUIET)
+    assert given == [4]
 
 
 @pytest.mark.parametrize("name", ["gpt2", "marian"])

@@ -10,15 +10,13 @@ import torch
 import zoo
 from harness import relative
 from reference import Case
-from rows import DETERMINED, ENTRIES, METHODS, TOLERANCE, served, unknown, unknown_but_ends
+from rows import DETERMINED, ENTRIES, METHODS, TINY, TOLERANCE, served, unknown, unknown_but_ends
 
-from inseq.engine.packing import Budget
 from inseq.errors import UnsupportedModelError
 from inseq.methods import method as methods
 from inseq.methods import surrogate
 
 FAMILIES = ("gpt2", "llama", "marian", "t5")
-TINY = Budget(tokens=30, logits=2 * zoo.VOCAB, cotangents=1500)
 
 
 def test_every_method_has_a_row() -> None:

@@ -20,7 +20,7 @@ from inseq.targets import step_function
 def test_ours_by_name_and_by_decorator(registered: Callable[..., str]) -> None:
     model = compared.load("gpt2")
 
-    def doubled(p: inseq.Prediction, *, factor: float = 2.0) -> Tensor:
+    def doubled(p: inseq.Prediction, factor: float = 2.0) -> Tensor:
         return factor * p.logits.gather(-1, p.ids[:, None])[:, 0]
 
     name = registered(doubled, aggregate_map={"spans": "prod"})

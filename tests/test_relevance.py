@@ -180,7 +180,7 @@ def test_scores_of_a_sum_of_targets_are_the_sum_of_scores(name: str, method: str
 @pytest.mark.parametrize("name", [n for n, r in zoo.ZOO.items() if "sdpa" in r.attention])
 def test_attention_implementations_agree(name: str, method: str) -> None:
     if name in METHODS[method].refuses:
-        with pytest.raises(UnsupportedModelError, match=METHODS[method].refuses[name]):
+        with pytest.raises(UnsupportedModelError, match="cannot be right on MixtralForCausalLM: it chooses by its input"):
             scores(harness.adapter(name, "sdpa")[0], harness.cases(name, "sdpa")[0], method)
         return
     eager, sdpa = (scores(harness.adapter(name, a)[0], harness.cases(name, a)[0], method) for a in ("eager", "sdpa"))

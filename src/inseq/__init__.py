@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     )
     from inseq.engine.requests import Prediction
     from inseq.result.output import FeatureAttributionOutput, FeatureAttributionSequenceOutput, merge_attributions
-    from inseq.targets import step_function
+    from inseq.targets import StepFunctionArgs, step_function
 
 __version__ = "1.0.0.dev0"
 
@@ -27,6 +27,7 @@ _HOMES = {
     "FeatureAttributionOutput": "inseq.result.output",
     "FeatureAttributionSequenceOutput": "inseq.result.output",
     "Prediction": "inseq.engine.requests",
+    "StepFunctionArgs": "inseq.targets",
     "list_feature_attribution_methods": "inseq.api",
     "list_step_functions": "inseq.api",
     "load_model": "inseq.api",
@@ -40,6 +41,7 @@ __all__ = [
     "FeatureAttributionOutput",
     "FeatureAttributionSequenceOutput",
     "Prediction",
+    "StepFunctionArgs",
     "list_feature_attribution_methods",
     "list_step_functions",
     "load_model",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from inseq._compat import ModelOfArgs, call
 from inseq._registry import Entry, bind
 from inseq.engine.requests import ContrastKind, Target
-from inseq.errors import ArgumentError, UnsupportedModelError
+from inseq.errors import ArgumentError, UnknownArgumentError, UnsupportedModelError
 from inseq.methods import method as methods
 from inseq.models.edits import has_dropout
 from inseq.targets import InseqForm, is_inseq_form
@@ -127,6 +127,7 @@ def plan_call(
     comparing = [step for step in (target, *recorded) if _may_compare(step)]
     if comparing:
         takers["contrast"] = {field.name: field.default for field in fields(Compared)}
+    _refuse_idle_contrast(options, takers)
     bound = bind(options, takers, also=also)
     compared = Compared(**bound.get("contrast", {}))
     _require_contrast(comparing, compared)
@@ -189,7 +190,12 @@ def _named_step_function(target: Any) -> Entry[Callable[..., Any]]:
         return step_functions[target]
     if callable(target):
         name = getattr(target, "__name__", "custom")
-        return Entry(name, InseqForm(target) if is_inseq_form(target) else target, {})
+        try:
+            return Entry(name, InseqForm(target) if is_inseq_form(target) else target, {})
+        except ValueError as error:
+            raise ArgumentError(
+                f"attributed_fn {name!r} does not say what it takes; call it in a function of your own."
+            ) from error
     raise ArgumentError(f"attributed_fn must be a step function's name or a function, got {type(target).__name__}.")
 
 
@@ -206,6 +212,17 @@ def _contrast_of_target(step: Entry[Callable[..., Any]], forced: bool) -> Contra
     return "differing" if step.facts.get("contrast") == "logits" else "token"
 
 
+def _refuse_idle_contrast(options: dict[str, Any], takers: dict[str, dict[str, Any]]) -> None:
+    """Say what is missing where a contrast is given and nothing compares."""
+    taken = {name for taker in takers.values() for name in taker}
+    for field in fields(Compared):
+        if field.name in options and field.name not in taken:
+            raise UnknownArgumentError(
+                f"Unknown argument {field.name!r}: nothing in this call compares outputs. Name a contrastive step function in "
+                "attributed_fn or step_scores, such as 'contrast_prob_diff'."
+            )
+
+
 def _require_contrast(comparing: Sequence[Entry[Callable[..., Any]]], compared: Compared) -> None:
     needing = next((step.name for step in comparing if "contrast" in step.facts), None)
     if needing is not None and not compared.wanted:
@@ -213,7 +230,7 @@ def _require_contrast(comparing: Sequence[Entry[Callable[..., Any]]], compared: 
             f"Step function {needing!r} compares the output with another one: pass contrast_targets= (a text or ids for each "
             "input; of a decoder-only model, prompt and continuation), or, for an encoder-decoder, contrast_sources=."
         )
-    if compared != Compared() and not compared.wanted:
+    if not compared.wanted and compared != Compared():
         raise ArgumentError(
             "contrast_targets_alignments and contrast_force_inputs go with contrast_targets=, which is missing."
         )

@@ -23,9 +23,9 @@ class Entry(Generic[F]):
 
     @property
     def options(self) -> dict[str, Any]:
-        """Keyword-only parameters of the function and their defaults."""
-        parameters = inspect.signature(self.function).parameters.values()
-        return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+        """Parameters after the first that can be given by name, and their defaults."""
+        parameters = list(inspect.signature(self.function).parameters.values())
+        return {p.name: p.default for p in parameters[1:] if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)}
 
     @property
     def summary(self) -> str:

@@ -31,13 +31,18 @@ def evaluate(target: Target, logits: Tensor, packed: Packed, kept: Mapping[int, 
     Raises:
         ArgumentError: if the step function fails, or returns what cannot be a target.
     """
-    logits = wide(logits)
-    ids = packed.ids.to(logits.device)
-    prediction = Prediction(logits.flatten(0, 1), ids.flatten(), _contrast(target, logits, packed, kept))
-    values = called(target, prediction, ids.numel())
-    values = values.reshape(*ids.shape, *values.shape[1:])
+    prediction = prediction_of(target, logits, packed, kept)
+    values = called(target, prediction, packed.ids.numel())
+    values = values.reshape(*packed.ids.shape, *values.shape[1:])
     refuse_nan(target, values[packed.real.to(values.device)], "value")
     return values
+
+
+def prediction_of(target: Target, logits: Tensor, packed: Packed, kept: Mapping[int, Tensor]) -> Prediction:
+    """What a target is given: all rows and steps along one axis."""
+    logits = wide(logits)
+    contrast = _contrast(target, logits, packed, kept)
+    return Prediction(logits.flatten(0, 1), packed.ids.to(logits.device).flatten(), contrast)
 
 
 def called(target: Target, argument: Any, n: int) -> Float[Tensor, "n *extra"]:
@@ -106,18 +111,21 @@ def refuse_nan(target: Target, values: Tensor, what: str) -> None:
 
 
 def _contrast(target: Target, logits: Tensor, packed: Packed, kept: Mapping[int, Tensor]) -> Prediction | None:
+    """What each row and step is compared with; a batch may hold all its rows again, as references, with the same contrasts."""
     contrasts = [job.example.contrast for job, _ in packed.jobs]
     if target.contrast == "none" or any(contrast is None for contrast in contrasts):
         return None
     ids = torch.zeros_like(packed.ids)
     others = logits if target.contrast == "token" or not kept else logits.clone()
+    n_rows = packed.jobs[-1][1].stop
     for (job, rows), contrast in zip(packed.jobs, contrasts, strict=True):
         assert contrast is not None
         steps, n = slice(job.steps.start, job.steps.stop), len(job.steps)
-        ids[rows.start : rows.stop, :n] = contrast.ids[steps]
         own = kept.get(id(contrast))
-        if others is not logits and own is not None:
-            (at,) = (contrast.differs[steps] | (target.contrast == "own")).nonzero(as_tuple=True)
-            elsewhere = own[contrast.index[steps][at].to(own.device)]
-            others[rows.start : rows.stop, at.to(others.device)] = elsewhere.to(others)
+        for first in range(rows.start, len(ids), n_rows):
+            ids[first : first + len(rows), :n] = contrast.ids[steps]
+            if others is not logits and own is not None:
+                (at,) = (contrast.differs[steps] | (target.contrast == "own")).nonzero(as_tuple=True)
+                elsewhere = own[contrast.index[steps][at].to(own.device)]
+                others[first : first + len(rows), at.to(others.device)] = elsewhere.to(others)
     return Prediction(others.flatten(0, 1), ids.to(logits.device).flatten())

@@ -88,9 +88,11 @@ class Measures:
         if any(isinstance(job.request.variants, Hidden) for job, _ in packed.jobs):
             prepare_hiding(self.adapter)
         request = packed.jobs[0][0].request
+        apart = apart_of(request, run)
+        stepwise = apart is not None and apart.stepwise
         measures: dict[type[Request[Any]], Any] = {
-            Score: self._step_scores if _target(request, run).stepwise else self._scores,
-            Gradient: self._step_gradients if run.target.stepwise else self._gradients,
+            Score: self._step_scores if stepwise else self._scores,
+            Gradient: self._step_gradients if stepwise else self._gradients,
             Logits: self._logits,
             Activations: self._activations,
             Capture: self._captured,
@@ -116,15 +118,19 @@ class Measures:
         ]
         if not wanted:
             return
+        rows = [row for _, row in wanted]
+        placed = tuple((job, range(k, k + 1)) for k, (job, _) in enumerate(wanted))
+        originals = replace(packed, jobs=placed, ids=packed.ids[rows], real=packed.real[rows])
         for name, function in run.recorded.items():
-            values = wide(evaluate(function, logits.detach(), packed, run.contrasts)).cpu()
-            for job, row in wanted:
+            values = wide(evaluate(function, logits.detach()[rows], originals, run.contrasts)).cpu()
+            for k, (job, _) in enumerate(wanted):
                 scores = run.step_scores[id(job.example)]
                 scores[name] = scores[name].to(values.dtype)
-                scores[name][job.steps.start : job.steps.stop] = values[row, : len(job.steps)]
+                scores[name][job.steps.start : job.steps.stop] = values[k, : len(job.steps)]
 
-    def _pass(self, target: Target, k: int) -> AbstractContextManager[None]:
-        return dropout(self.adapter.model, target.seed + k) if target.passes else nullcontext()
+    def _pass(self, apart: Target | None, k: int) -> AbstractContextManager[None]:
+        """The ``k``-th forward of an average, with draws of its own."""
+        return dropout(self.adapter.model, apart.seed + k) if apart else nullcontext()
 
     def _scores(self, packed: Packed, run: Run, budget: Budget) -> list[Tensor]:
         variants = packed.jobs[0][0].request.variants
@@ -132,11 +138,12 @@ class Measures:
         placed = packed.placed(taps[0].side) if taps else None
         targets = [_target(job.request, run) for job, _ in packed.jobs]
         means: dict[Target, Tensor] = {}
-        for k in range(max(1, run.target.passes)):
+        apart = apart_of(packed.jobs[0][0].request, run)
+        for k in range(apart.passes if apart else 1):
             self._count(packed)
-            with self._pass(run.target, k), self.adapter.tapped(taps, placed):
+            with self._pass(apart, k), self.adapter.tapped(taps, placed):
                 reading = self.adapter.read(packed.inputs, remember=packed.jobs[0][0].remembers)
-            if not run.target.passes:
+            if apart is None:
                 self._record(reading.logits, packed, run)
             _remember(packed, reading)
             for target in dict.fromkeys(targets):
@@ -232,13 +239,13 @@ class Measures:
         return [by_feature(job, rows, values, sides).cpu() for job, rows in packed.jobs]
 
     def _gradients(self, packed: Packed, run: Run, budget: Budget) -> list[Tensor]:
-        with self._pass(run.target, 0):
-            sums = self._pass_gradients(packed, run, budget)
-        for k in range(1, run.target.passes):
-            with self._pass(run.target, k):
-                more = self._pass_gradients(packed, run, budget)
-            sums = [total + gradient for total, gradient in zip(sums, more, strict=True)]
-        return [total / run.target.passes for total in sums] if run.target.passes else sums
+        apart = apart_of(packed.jobs[0][0].request, run)
+        sums: list[Tensor] = []
+        for k in range(apart.passes if apart else 1):
+            with self._pass(apart, k):
+                found = self._pass_gradients(packed, run, budget)
+            sums = [total + more for total, more in zip(sums, found, strict=True)] if sums else found
+        return [total / apart.passes for total in sums] if apart else sums
 
     def _pass_gradients(self, packed: Packed, run: Run, budget: Budget) -> list[Tensor]:
         request = packed.jobs[0][0].request
@@ -298,6 +305,12 @@ class Measures:
                     raise
                 self._batched[edit] = False
         return self._batched[edit]
+
+
+def apart_of(request: Request[Any], run: Run) -> Target | None:
+    """The run's target, where it wants forwards of a kind of its own for a request."""
+    wanted = isinstance(request, Score | Gradient) and _target(request, run) is run.target
+    return run.target if wanted and (run.target.passes > 0 or run.target.stepwise) else None
 
 
 def _target(request: Request[Any], run: Run) -> Target:

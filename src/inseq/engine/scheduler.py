@@ -11,7 +11,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from inseq.engine.answers import ANSWERS, Answer
-from inseq.engine.measures import Counters, Measures, Run, StepScores
+from inseq.engine.measures import Counters, Measures, Run, StepScores, apart_of
 from inseq.engine.packing import Budget, Job, batches, default_budget, jobs_of, pack
 from inseq.engine.requests import Gradient, Logits, Request, Score, StepFunction, Target
 from inseq.engine.reuse import portions, reusing
@@ -142,9 +142,10 @@ class Engine:
         answers: dict[int, Answer] = {id(r): ANSWERS[type(r)](r) for r in requests}
         for company in dict.fromkeys(r.company for r in requests):
             together = [r for r in requests if r.company == company]
-            in_one = self._in_one(type(together[0]), run)
-            overhead = UNCUT if run.target.passes else self.budget.overhead
-            plans = {id(r): plan for r in together if in_one and (plan := self._reusing(r, run)) is not None}
+            apart = apart_of(together[0], run)
+            in_one = self._in_one(apart)
+            overhead = UNCUT if apart and apart.passes else self.budget.overhead
+            plans = {id(r): plan for r in together if in_one and not apart and (plan := self._reusing(r)) is not None}
             whole = [r for r in together if id(r) not in plans]
             self._run_sorted([job for r in whole for job in jobs_of(r, in_one, overhead)], answers, run)
             for portion in portions(list(plans.values()), self.budget):
@@ -152,9 +153,9 @@ class Engine:
                 self._run_sorted([job for _, jobs in portion for job in jobs], answers, run)
         return {key: answer.value() for key, answer in answers.items()}
 
-    def _reusing(self, request: Request[Any], run: Run) -> tuple[Job, list[Job]] | None:
+    def _reusing(self, request: Request[Any]) -> tuple[Job, list[Job]] | None:
         """How a request is answered from where its variants change on, where the model and the work allow it."""
-        plan = None if run.target.passes else reusing(request, self.budget)
+        plan = reusing(request, self.budget)
         return plan if plan is not None and prepare_reuse(self.adapter, plan[0].n_decoder) else None
 
     def _run_sorted(self, jobs: list[Job], answers: Mapping[int, Answer], run: Run) -> None:
@@ -165,25 +166,28 @@ class Engine:
         """Run jobs batch by batch; out of memory halves the budget and goes on with what is left."""
         if not jobs:
             return
-        kind = type(jobs[0].request)
-        in_one = self._in_one(kind, run)
-        for batch in batches(jobs, lambda: self._room(jobs, run), self.adapter.vocabulary_size, in_one):
+        apart, vocabulary = apart_of(jobs[0].request, run), self.adapter.vocabulary_size
+        for batch in batches(jobs, lambda: self._room(jobs[0].request, apart), vocabulary, self._in_one(apart)):
             self._added = []
             if not self._fits(batch, answers, run):
                 added = {id(job) for job in self._added}
                 self._run_jobs([job for job in batch if id(job) not in added], answers, run)
 
-    def _room(self, jobs: Sequence[Job], run: Run) -> Budget:
-        """What rows may fill: each pass with dropout has one row, and a row with a reference counts twice."""
-        request = jobs[0].request
-        if run.target.passes and isinstance(request, Score | Gradient):
-            return replace(self.budget, tokens=1)
-        paired = isinstance(request, Gradient) and request.reference is not None
-        return self.budget.halved() if paired else self.budget
+    def _room(self, request: Request[Any], apart: Target | None) -> Budget:
+        """What a forward may hold.
 
-    def _in_one(self, kind: type[Request[Any]], run: Run) -> bool:
+        One row, of which dropout draws; every position's predictions, for stepwise targets; half, where each row has a
+        reference beside it.
+        """
+        if apart and apart.passes:
+            return replace(self.budget, tokens=1)
+        if apart and apart.stepwise:
+            return replace(self.budget, tokens=min(self.budget.tokens, self.budget.logits // self.adapter.vocabulary_size))
+        return self.budget.halved() if isinstance(request, Gradient) and request.reference is not None else self.budget
+
+    def _in_one(self, apart: Target | None) -> bool:
         """Whether one forward serves several steps."""
-        return self.adapter.causal and not (run.target.stepwise and kind in (Score, Gradient))
+        return self.adapter.causal and not (apart and apart.stepwise)
 
     def _fits(self, batch: Sequence[Job], answers: Mapping[int, Answer], run: Run) -> bool:
         """Run a batch; where the memory does not suffice, halve the budget and answer no."""

@@ -71,7 +71,7 @@ def kl_divergence(p: Prediction, *, top_k: int = 0, top_p: float = 1.0, min_toke
     """
     _check_filters(top_k, top_p, min_tokens_to_keep)
     other = _contrast(p).logits
-    kept = p.logits > -torch.inf
+    kept = p.logits.detach() > -torch.inf
     if top_k or top_p < 1:
         kept = kept & likeliest(p.logits.detach() + other.detach(), top_k, top_p, min_tokens_to_keep)
     log = p.logits.masked_fill(~kept, -torch.inf).log_softmax(-1)
