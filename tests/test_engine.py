@@ -12,7 +12,7 @@ import torch
 import zoo
 from harness import relative
 from reference import Case
-from test_properties import METHODS, N_ORDERS, N_SAMPLES, N_SETS, TOLERANCE
+from test_properties import METHODS, N_MASKS, N_ORDERS, N_SAMPLES, N_SETS, TOLERANCE
 from transformers import LlamaForCausalLM
 
 from inseq.engine.answers import GradientAnswer
@@ -47,7 +47,7 @@ def test_rows_and_products_are_formulas_of_the_lengths() -> None:
     rows["lime"] = N_SAMPLES
     rows["shapley_sampling"] = 2 + 2 * N_ORDERS * (case.n_features - 1)
     rows["kernel_shap"] = N_SETS
-    rows["context_cite"] = N_SAMPLES + N_SAMPLES // 4
+    rows["context_cite"] = N_MASKS + N_MASKS // 4
     rows["reagent"] = 2 + 2 + 2 * n_steps
     for method, row in METHODS.items():
         options = row.options | ({"max_probes": 1} if method == "reagent" else {})

@@ -81,7 +81,7 @@ METHODS: dict[str, Row] = {
     "occlusion": Row(lambda case, fn, **kwargs: ref.occlusion(case, fn, unknown(case), **kwargs), {}),
     "attention": Row(slow_attention, {}, targets=("probability",)),
 }
-N_SAMPLES, N_ORDERS, N_SETS = 12, 2, 12
+N_SAMPLES, N_ORDERS, N_SETS, N_MASKS = 12, 2, 8, 12
 
 
 def slow_lime(case: Case, fn: ref.StepFunction, *, only_source: bool = False) -> Tensor:
@@ -108,11 +108,11 @@ def slow_context_cite(case: Case, fn: ref.StepFunction, *, only_source: bool = F
     """The sources are the tokens of the source but its end, or those of the prompt."""
     n = case.n_source if only_source else case.n_features
     held = torch.eye(n, dtype=torch.bool)[: case.first if case.source is None else case.n_source - 1]
-    kept = surrogate.draw_sources(N_SAMPLES, len(held), 3, some=False)[-N_SAMPLES:]
+    kept = surrogate.draw_sources(N_MASKS, len(held), 3, some=False)[-N_MASKS:]
     return slow.context_cite(case, unknown(case), kept, held, 0.01, only_source=only_source)
 
 
-METHODS["context_cite"] = Row(slow_context_cite, {"n_samples": N_SAMPLES, "sources": "tokens", "seed": 3})
+METHODS["context_cite"] = Row(slow_context_cite, {"n_samples": N_MASKS, "sources": "tokens", "seed": 3})
 
 
 def slow_reagent(case: Case, fn: ref.StepFunction, *, only_source: bool = False) -> Tensor:
