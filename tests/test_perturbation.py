@@ -269,3 +269,31 @@ def test_a_model_that_is_not_causal_refuses_deletion_alone(monkeypatch: pytest.M
     assert relative(scores(case, "occlusion", removal="hide"), expected) < 5 * TOLERANCE
     with pytest.raises(UnsupportedModelError, match=r"would read the padding .* Use removal='replace'"):
         scores(case, "occlusion", removal="delete")
+
+
+@pytest.mark.parametrize("removal", ["delete", "hide"])
+@pytest.mark.parametrize("name", ["marian", "t5"])
+def test_removing_source_tokens_alone(name: str, removal: str) -> None:
+    case = small(name)
+    got = scores(case, "occlusion", removal=removal, only_source=True)
+    assert relative(got, slow.occlusion_without(case, ref.log_probability, removal, only_source=True)) < 5 * TOLERANCE
+
+
+def test_ends_of_sequence_stay_where_they_are_not_included() -> None:
+    case = small("marian")
+    for removal in ("replace", "delete", "hide"):
+        got = scores(case, "occlusion", removal=removal, include_eos_baseline=False)
+        assert not got[case.n_source - 1].any()
+        assert scores(case, "occlusion", removal=removal)[case.n_source - 1].any()
+
+
+@pytest.mark.parametrize("removal", ["replace", "hide"])
+@pytest.mark.parametrize("name", ["gpt2", "llama", "marian"])
+def test_half_precision_can_hide_and_go_on(name: str, removal: str) -> None:
+    half, _ = harness.adapter(name, dtype=torch.bfloat16)
+    case = long(name)
+    twin = Case(zoo.build(name, dtype=torch.bfloat16), case.source, case.target, case.first)
+    ((rough, _),), _ = harness.run(half, [twin], "occlusion", "logit", removal=removal, budget=EAGER_TO_GO_ON)
+    exact = scores(case, "occlusion", "logit", removal=removal)
+    assert half.reuses
+    assert torch.corrcoef(torch.stack([rough.scores.flatten(), exact.flatten()]))[0, 1] > 0.98
