@@ -15,6 +15,7 @@ from reference import Case
 from test_properties import ENTRIES, TOLERANCE, unknown
 from transformers.cache_utils import DynamicCache
 
+from inseq.engine import reuse, scheduler
 from inseq.engine.packing import Budget
 from inseq.engine.requests import Deleted, Gradient, Hidden
 from inseq.engine.scheduler import Engine
@@ -85,11 +86,14 @@ REMOVALS = [(*entry, how) for how in ("replace", "delete") for entry in ENTRIES]
 
 
 @pytest.mark.parametrize(("name", "attention", "removal"), REMOVALS)
-def test_going_on_from_what_does_not_change_equals_running_all(name: str, attention: str, removal: str) -> None:
+def test_going_on_from_what_does_not_change_equals_running_all(
+    name: str, attention: str, removal: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made, _ = harness.adapter(name, attention)
     cases = [long(name, attention), small(name, attention)]
-    plain, before = harness.run(made, cases, "occlusion", "logit", removal=removal)
     reused, engine = harness.run(made, cases, "occlusion", "logit", removal=removal, budget=EAGER_TO_GO_ON)
+    monkeypatch.setattr(scheduler, "reusing", lambda *_: None)
+    plain, before = harness.run(made, cases, "occlusion", "logit", removal=removal, budget=EAGER_TO_GO_ON)
     assert made.reuses
     assert engine.counters.tokens < before.counters.tokens
     for (a, _), (b, _) in zip(plain, reused, strict=True):
@@ -119,7 +123,7 @@ def test_going_on_with_little_memory_and_many_examples(name: str, removal: str, 
     made, _ = harness.adapter(name)
     cases = harness.cases(name) * 2
     plain, _ = harness.run(made, cases, "occlusion", "logit", recorded=["entropy"], removal=removal)
-    tight = Budget(tokens=40, logits=40 * zoo.VOCAB, cotangents=1, overhead=0)
+    tight = Budget(tokens=40, logits=40 * zoo.VOCAB, cotangents=1, overhead=0, smallest=1)
     read, refused = made.read, []
 
     def starved(inputs: Any, **kwargs: Any) -> Any:
@@ -131,9 +135,13 @@ def test_going_on_with_little_memory_and_many_examples(name: str, removal: str, 
     made.reuses, made.reuses_up_to = None, 0
     harness.run(made, cases, "occlusion", "logit", removal=removal, budget=EAGER_TO_GO_ON)
     monkeypatch.setattr(made, "read", starved)
+    plans: list[Any] = []
+    monkeypatch.setattr(scheduler, "reusing", lambda *args: plans.append(reuse.reusing(*args)) or plans[-1])
     reused, engine = harness.run(made, cases, "occlusion", "logit", recorded=["entropy"], removal=removal, budget=tight)
     assert refused
     assert engine.budget.tokens == 20
+    assert len(plans) == len(cases)
+    assert all(plan[0].memory.tensors == () for plan in plans)
     for (a, scores), (b, others) in zip(plain, reused, strict=True):
         assert relative(b.scores, a.scores) < 1e-5
         assert relative(others["entropy"], scores["entropy"]) < 1e-5
