@@ -12,7 +12,7 @@ import torch
 import zoo
 from harness import relative
 from reference import Case
-from test_properties import ENTRIES, TOLERANCE, unknown
+from rows import ENTRIES, TOLERANCE, unknown
 from transformers.cache_utils import DynamicCache
 
 from inseq.engine import reuse, scheduler

@@ -2,177 +2,71 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
-
 import harness
-import numpy as np
 import pytest
 import reference as ref
-import reference_perturbation as slow
+import rows
 import torch
 import zoo
 from harness import relative
 from reference import Case
-from torch import Tensor
+from rows import DETERMINED, ENTRIES, METHODS, TOLERANCE, served, unknown, unknown_but_ends
 
 from inseq.engine.packing import Budget
+from inseq.errors import UnsupportedModelError
 from inseq.methods import method as methods
-from inseq.methods import reagent, shapley, surrogate
+from inseq.methods import surrogate
 
-N_STEPS = 6
-TOLERANCE = 2e-5
-ENTRIES = [(name, kind) for name, recipe in zoo.ZOO.items() for kind in recipe.attention]
 FAMILIES = ("gpt2", "llama", "marian", "t5")
 TINY = Budget(tokens=30, logits=2 * zoo.VOCAB, cotangents=1500)
-
-
-@dataclass(frozen=True)
-class Row:
-    """A method, its slow definition and what else is true of it.
-
-    `half` holds options under which half precision takes the same decisions: what a method decides on a threshold, it may
-    decide otherwise where the numbers are rounded.
-    """
-
-    slow: Callable[..., Tensor]
-    options: dict[str, Any]
-    targets: tuple[str, ...] = ("probability", "logit", "entropy", "crossentropy", "perplexity")
-    half: dict[str, Any] = field(default_factory=dict)
-
-
-def unknown(case: Case) -> Tensor:
-    """What the default baseline is: every token ``<unk>``, except ends of sequence and the decoder's start."""
-    target = torch.full_like(case.target, zoo.UNK)
-    source = None if case.source is None else torch.full_like(case.source, zoo.UNK)
-    embeds = ref.embeddings(Case(case.model, source, target, case.first))
-    own = ref.embeddings(case)
-    if case.source is not None:
-        embeds[case.n_source] = own[case.n_source]
-    return embeds
-
-
-def unknown_but_ends(case: Case) -> Tensor:
-    embeds, own = unknown(case), ref.embeddings(case)
-    ids = case.target[:-1] if case.source is None else torch.cat([case.source, case.target[:-1]])
-    return torch.where((ids == zoo.EOS)[:, None], own, embeds)
-
-
-def slow_ig(case: Case, fn: ref.StepFunction, **kwargs: Any) -> Tensor:
-    nodes, weights = np.polynomial.legendre.leggauss(N_STEPS)
-    return ref.integrated_gradients(case, fn, unknown_but_ends(case), (nodes + 1) / 2, weights / 2, **kwargs)
-
-
-def slow_attention(case: Case, fn: ref.StepFunction, *, only_source: bool = False) -> Tensor:
-    eager = Case(zoo.build(_name(case), "eager", case.model.dtype), case.source, case.target, case.first)
-    found = ref.attention(eager)
-    return found[: case.n_source] if only_source else found
-
-
-def _name(case: Case) -> str:
-    return next(n for n, kind in ENTRIES if zoo.build(n, kind, case.model.dtype) is case.model)
-
-
-METHODS: dict[str, Row] = {
-    "saliency": Row(ref.saliency, {}),
-    "input_x_gradient": Row(ref.input_x_gradient, {}),
-    "integrated_gradients": Row(slow_ig, {"n_steps": N_STEPS}),
-    "occlusion": Row(lambda case, fn, **kwargs: ref.occlusion(case, fn, unknown(case), **kwargs), {}),
-    "attention": Row(slow_attention, {}, targets=("probability",)),
-}
-N_SAMPLES, N_ORDERS, N_SETS, N_MASKS = 12, 2, 8, 12
-
-
-def slow_lime(case: Case, fn: ref.StepFunction, *, only_source: bool = False) -> Tensor:
-    n = case.n_source if only_source else case.n_features
-    never = (unknown(case) == ref.embeddings(case)).all(1)[:n]
-    kept = surrogate.draw_kept(N_SAMPLES, n, seed=3) | never
-    return ref.lime(case, fn, unknown(case), kept, width=0.25, ridge=1.0, only_source=only_source)
-
-
-def slow_shapley(case: Case, fn: ref.StepFunction, *, only_source: bool = False) -> Tensor:
-    n = case.n_source if only_source else case.n_features
-    orders = shapley.draw_orders(N_ORDERS, n, seed=3)
-    return ref.shapley_sampling(case, fn, unknown(case), orders, only_source=only_source)
-
-
-def slow_kernel_shap(case: Case, fn: ref.StepFunction, *, only_source: bool = False) -> Tensor:
-    n = case.n_source if only_source else case.n_features
-    players = (unknown(case) != ref.embeddings(case)).any(1)[:n].nonzero()[:, 0].tolist()
-    sets = shapley.draw_sets(N_SETS, len(players), seed=3)
-    return slow.kernel_shap(case, fn, unknown(case), sets, players, only_source=only_source)
-
-
-def slow_context_cite(case: Case, fn: ref.StepFunction, *, only_source: bool = False) -> Tensor:
-    """The sources are the tokens of the source but its end, or those of the prompt."""
-    n = case.n_source if only_source else case.n_features
-    held = torch.eye(n, dtype=torch.bool)[: case.first if case.source is None else case.n_source - 1]
-    kept = surrogate.draw_sources(N_MASKS, len(held), 3, some=False)[-N_MASKS:]
-    return slow.context_cite(case, unknown(case), kept, held, 0.01, only_source=only_source)
-
-
-METHODS["context_cite"] = Row(slow_context_cite, {"n_samples": N_MASKS, "sources": "tokens", "seed": 3})
-
-
-def slow_reagent(case: Case, fn: ref.StepFunction, *, only_source: bool = False) -> Tensor:
-    n = case.n_source if only_source else case.n_features
-    draws = reagent.draw_probes(2, 2, n, 0.3, seed=3)
-    return slow.reagent(case, draws, True, keep_top_n=3, top_k=20, only_source=only_source).to(case.model.dtype)
-
-
-METHODS["reagent"] = Row(
-    slow_reagent,
-    {"n_runs": 2, "max_probes": 2, "keep_top_n": 3, "top_k": 20, "seed": 3},
-    half={"replacements": "vocabulary", "n_runs": 1, "max_probes": 1},
-)
-METHODS["kernel_shap"] = Row(slow_kernel_shap, {"n_samples": N_SETS, "seed": 3})
-METHODS["lime"] = Row(slow_lime, {"n_samples": N_SAMPLES, "seed": 3})
-METHODS["shapley_sampling"] = Row(slow_shapley, {"n_permutations": N_ORDERS, "seed": 3})
-DETERMINED = [m for m in METHODS if methods[m].facts.get("uses_target", True)]
 
 
 def test_every_method_has_a_row() -> None:
     assert set(METHODS) == set(methods) - {"dummy"}
 
 
-@pytest.mark.parametrize(("name", "attention"), ENTRIES)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("method", "name"), [(m, name) for m, row in METHODS.items() for name in sorted(row.refuses)])
+def test_a_method_that_cannot_be_right_refuses_with_the_reason(method: str, name: str) -> None:
+    made, _ = harness.adapter(name)
+    with pytest.raises(UnsupportedModelError, match=r"(?s)^.{40,}[Uu]se '\w+'"):
+        harness.run(made, harness.cases(name), method, **METHODS[method].options)
+
+
+@pytest.mark.parametrize(("method", "name", "attention"), served(ENTRIES))
 def test_equals_its_slow_definition(name: str, attention: str, method: str) -> None:
     made, _ = harness.adapter(name, attention)
     chosen = harness.cases(name, attention)
     row = METHODS[method]
     found, _ = harness.run(made, chosen, method, recorded=["probability"], **row.options)
-    for case, (attribution, scores) in zip(chosen, found, strict=True):
-        assert relative(attribution.scores, row.slow(case, ref.probability)) < 5 * TOLERANCE
+    for i, (case, (attribution, scores)) in enumerate(zip(chosen, found, strict=True)):
         assert relative(scores["probability"], ref.step_scores(case, ref.probability)) < 5 * TOLERANCE
+        if i in row.compared:
+            assert relative(attribution.scores, row.slow(case, ref.probability)) < 5 * TOLERANCE
 
 
 @pytest.mark.parametrize("method", DETERMINED)
-@pytest.mark.parametrize("target", METHODS["saliency"].targets)
+@pytest.mark.parametrize("target", rows.TARGETS)
 @pytest.mark.parametrize("name", ["gpt2", "marian"])
 def test_every_target(name: str, method: str, target: str) -> None:
     made, _ = harness.adapter(name)
-    case = harness.cases(name)[0]
     row = METHODS[method]
+    case = harness.cases(name)[row.compared[0]]
     ((attribution, scores),), _ = harness.run(made, [case], method, target, recorded=[target], **row.options)
     fn = ref.STEP_FUNCTIONS[target]
     assert relative(attribution.scores, row.slow(case, fn)) < 5 * TOLERANCE
     assert relative(scores[target], ref.step_scores(case, fn)) < TOLERANCE
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("name", zoo.ENCODER_DECODERS)
+@pytest.mark.parametrize(("method", "name"), served(zoo.ENCODER_DECODERS))
 def test_source_alone(name: str, method: str) -> None:
     made, _ = harness.adapter(name)
-    case = harness.cases(name)[0]
     row = METHODS[method]
+    case = harness.cases(name)[row.compared[0]]
     ((attribution, _),), _ = harness.run(made, [case], method, only_source=True, **row.options)
     assert relative(attribution.scores, row.slow(case, ref.probability, only_source=True)) < 5 * TOLERANCE
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize(("name", "attention"), ENTRIES)
+@pytest.mark.parametrize(("method", "name", "attention"), served(ENTRIES))
 def test_future_features_score_exactly_nothing(name: str, attention: str, method: str) -> None:
     made, _ = harness.adapter(name, attention)
     chosen = harness.cases(name, attention)
@@ -182,11 +76,11 @@ def test_future_features_score_exactly_nothing(name: str, attention: str, method
             assert not attribution.scores[case.seen(t) :, step].any()
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize(("name", "attention"), ENTRIES)
+@pytest.mark.parametrize(("method", "name", "attention"), served(ENTRIES))
 def test_batch_order_and_chunks_change_no_number(name: str, attention: str, method: str) -> None:
-    made, _ = harness.adapter(name, attention)
-    chosen = harness.cases(name, attention)
+    """In double precision: in single, rounding moves a point of a path across the kink of a ReLU now and then."""
+    made, _ = harness.adapter(name, attention, torch.float64)
+    chosen = harness.cases(name, attention, torch.float64)
     options = METHODS[method].options
     together, _ = harness.run(made, chosen, method, recorded=["entropy"], **options)
     backwards, _ = harness.run(made, chosen[::-1], method, recorded=["entropy"], **options)
@@ -199,16 +93,14 @@ def test_batch_order_and_chunks_change_no_number(name: str, attention: str, meth
             assert relative(other_scores["entropy"], scores["entropy"]) < TOLERANCE
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(("method", "name"), served(FAMILIES))
 def test_two_runs_give_the_same_bits(name: str, method: str) -> None:
     made, _ = harness.adapter(name)
     first, second = (harness.run(made, harness.cases(name), method, **METHODS[method].options)[0] for _ in range(2))
     assert all(torch.equal(a.scores, b.scores) for (a, _), (b, _) in zip(first, second, strict=True))
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(("method", "name"), served(FAMILIES))
 def test_reduced_as_it_streams_equals_reduced_afterwards(name: str, method: str) -> None:
     made, _ = harness.adapter(name)
     chosen = harness.cases(name)
@@ -223,20 +115,18 @@ def test_reduced_as_it_streams_equals_reduced_afterwards(name: str, method: str)
         assert relative(reduced.scores, expected) < TOLERANCE
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(("method", "name"), served(FAMILIES))
 def test_float64(name: str, method: str) -> None:
     made, _ = harness.adapter(name, dtype=torch.float64)
-    case = harness.cases(name, dtype=torch.float64)[0]
     row = METHODS[method]
+    case = harness.cases(name, dtype=torch.float64)[row.compared[0]]
     ((attribution, _),), _ = harness.run(made, [case], method, **row.options)
     assert attribution.scores.dtype == torch.float64
     tolerance = 1e-5 if name in ("llama", "t5") else 1e-10  # their norms compute in float32 whatever the weights are
     assert relative(attribution.scores, row.slow(case, ref.probability)) < tolerance
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(("method", "name"), served(FAMILIES))
 def test_bfloat16(name: str, method: str) -> None:
     """Half precision keeps the picture: scores are float32, and correlate with those of the float32 model."""
     half, full = (harness.adapter(name, dtype=dtype)[0] for dtype in (torch.bfloat16, torch.float32))
@@ -246,7 +136,7 @@ def test_bfloat16(name: str, method: str) -> None:
     ((rough, _),), _ = harness.run(half, [twin], method, "logit", **options)
     ((exact, _),), _ = harness.run(full, [case], method, "logit", **options)
     assert rough.scores.dtype == torch.float32
-    assert torch.corrcoef(torch.stack([rough.scores.flatten(), exact.scores.flatten()]))[0, 1] > 0.98
+    assert torch.corrcoef(torch.stack([rough.scores.flatten(), exact.scores.flatten()]))[0, 1] > METHODS[method].alike
 
 
 @pytest.mark.parametrize(("name", "attention"), ENTRIES)

@@ -12,7 +12,7 @@ import reference_perturbation as slow
 import torch
 import zoo
 from reference import Case
-from test_properties import unknown
+from rows import unknown
 from torch import Tensor
 
 from inseq.engine.requests import Prediction, Score, gather

@@ -44,16 +44,24 @@ class Registry(Generic[F]):
         """Decorate a function to register it under ``name``.
 
         Raises:
-            ValueError: if the name is taken.
+            ArgumentError: if the name is taken.
         """
 
         def add(function: F) -> F:
-            if name in self._entries:
-                raise ValueError(f"{self.kind} {name!r} is already registered; choose another name.")
-            self._entries[name] = Entry(name, function, facts)
+            self.add(name, function, facts)
             return function
 
         return add
+
+    def add(self, name: str, function: F, facts: dict[str, Any], *, overwrite: bool = False) -> None:
+        """Register a function.
+
+        Raises:
+            ArgumentError: if the name is taken, unless ``overwrite``.
+        """
+        if name in self._entries and not overwrite:
+            raise ArgumentError(f"{self.kind} {name!r} is already registered; choose another name.")
+        self._entries[name] = Entry(name, function, facts)
 
     def __iter__(self) -> Iterator[str]:
         self._load_plugins()

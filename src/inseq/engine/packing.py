@@ -8,13 +8,14 @@ from itertools import accumulate
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from inseq.engine.placing import Memory, joined, padded, place
-from inseq.engine.requests import Deleted, Gradient, Request
+from inseq.engine.requests import Deleted, Gradient, Placed, Request
 from inseq.errors import UnsupportedModelError
 from inseq.models.adapter import Inputs
-from inseq.text.example import Example
+from inseq.text.example import Example, Role
 
 OVERHEAD = {"cpu": 10**8}
 """Multiplications that the fixed work of one forward is worth, by kind of device; accelerators do more in that time."""
@@ -198,6 +199,17 @@ class Packed:
     jobs: tuple[tuple[Job, range], ...]
     ids: Tensor
     real: Tensor
+
+    def placed(self, side: Role) -> Float[Tensor, "row position width"] | None:
+        """What the values of a layer on ``side`` are exchanged for, where that is what the variants alter."""
+        parts = []
+        for job, _ in self.jobs:
+            if not isinstance(job.request.variants, Placed):
+                return None
+            values = job.request.variants.values(job.variants.start, job.variants.stop)
+            n = job.example.n_source
+            parts.append(values[:, :n] if side == "source" else values[:, n : n + job.n_decoder])
+        return padded(parts)
 
     @property
     def tokens(self) -> int:

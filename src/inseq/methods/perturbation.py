@@ -8,8 +8,8 @@ from torch import Tensor
 
 from inseq.engine.requests import Score
 from inseq.errors import ArgumentError
-from inseq.methods._checks import at_least
 from inseq.methods._method import Attribution, method
+from inseq.methods._options import at_least
 from inseq.methods.baselines import Baseline, kept
 from inseq.methods.removal import Removal, without
 from inseq.text.example import Example

@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from inseq.engine.requests import Prediction, Rewritten, Score, gather
+from inseq.engine.requests import Prediction, Rewritten, Score, Target, gather
 from inseq.errors import ArgumentError
-from inseq.methods._checks import at_least
 from inseq.methods._method import Attribution, method
+from inseq.methods._options import at_least
 from inseq.methods.baselines import kept
 from inseq.text.example import Example
 
@@ -69,14 +69,14 @@ async def reagent(
     draws = draw_probes(n_runs, max_probes, len(x.features), replace_ratio, seed)
     candidates = await _candidates(x, draws, replacements)
     removable = ~kept(x, include_eos=True).cpu()
-    probability = (await Score(x, target=written_probability))[0]
+    probability = (await Score(x, target=PROBABILITY))[0]
     state = draws.start[:, :, None].expand(-1, -1, len(x.steps)).to(probability).clone()
     running = torch.ones(n_runs, len(x.steps), dtype=torch.bool)
     for probe in range(max_probes):
         runs = running.any(1).nonzero()[:, 0]
         replaced = draws.replaced[runs, probe] & removable
         variants = Rewritten(_chosen(candidates, draws.choice[runs, probe]), replaced)
-        falls = probability - await Score(x, variants, target=written_probability)
+        falls = probability - await Score(x, variants, target=PROBABILITY)
         evidence = 2 * falls.clamp(-LARGEST_CHANGE, LARGEST_CHANGE).atanh()
         signs = torch.where(replaced, 1.0, -1.0).to(evidence)
         state[runs] += (signs[:, :, None] * evidence[:, None]) * running[runs, None]
@@ -141,7 +141,7 @@ async def _candidates(x: Example, draws: Draws, replacements: Replacements) -> I
             levels = draws.levels * cumulated[:, -1:]
             return torch.searchsorted(cumulated, levels).clamp_max(p.logits.shape[-1] - 1).to(cumulated)
 
-        found[first:] = (await Score(every, target=drawn))[0].long()
+        found[first:] = (await Score(every, target=Target(drawn, contrast="none", axes=1)))[0].long()
     return found
 
 
@@ -167,8 +167,8 @@ async def _sufficient(
         importance = state[runs, :, step].masked_fill(~open_to, -torch.inf)
         others = open_to.expand(len(runs), -1).clone()
         others.scatter_(1, importance.topk(min(keep_top_n, len(x.features)), dim=1).indices, False)
-        one = replace(x, steps=x.steps[step : step + 1], step_ids=x.step_ids[step : step + 1], at=x.at[step : step + 1])
-        requests.append(Score(one, Rewritten(ids[runs], others), target=written_rank))
+        one = x.at_steps([step])
+        requests.append(Score(one, Rewritten(ids[runs], others), target=RANK))
     found = torch.zeros_like(running)
     for step, ranks in zip(asked, await gather(*requests), strict=True):
         found[running[:, step], step] = ranks[:, 0] <= top_k
@@ -183,3 +183,7 @@ def written_probability(p: Prediction) -> Float[Tensor, " n"]:
 def written_rank(p: Prediction) -> Float[Tensor, " n"]:
     """1 where the written token is the model's first choice."""
     return (p.logits > p.logits.gather(-1, p.ids[:, None])).sum(-1).to(p.logits.dtype) + 1
+
+
+PROBABILITY = Target(written_probability, contrast="none")
+RANK = Target(written_rank, contrast="none")

@@ -9,8 +9,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from inseq.engine.requests import Replaced, Score
-from inseq.methods._checks import at_least
 from inseq.methods._method import Attribution, method
+from inseq.methods._options import at_least
 from inseq.methods.baselines import Baseline, baseline_embeds
 from inseq.text.example import Example
 

@@ -7,10 +7,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from inseq.engine.requests import Prediction, Replaced, Score
+from inseq.engine.requests import Prediction, Replaced, Score, Target
 from inseq.errors import ArgumentError
-from inseq.methods._checks import at_least
 from inseq.methods._method import Attribution, method
+from inseq.methods._options import at_least
 from inseq.methods.baselines import Baseline, baseline_embeds
 from inseq.methods.removal import Removal, without
 from inseq.methods.sources import Sources, find_sources
@@ -124,7 +124,7 @@ async def context_cite(
     held = find_sources(x, sources)
     kept = draw_sources(n_samples, len(held), seed, some=removal != "replace")
     removed = (~kept).float() @ held.float() > 0
-    odds = await Score(x, without(x, removed, removal=removal, baseline=baseline), target=log_odds)
+    odds = await Score(x, without(x, removed, removal=removal, baseline=baseline), target=Target(log_odds, contrast="none"))
     together = joint_log_odds(odds) / odds.shape[1]
     y = torch.cat([odds, together[:, None]], 1).double()
     n_held_out = len(kept) - n_samples

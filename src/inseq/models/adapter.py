@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from transformers import PreTrainedConfig
 from transformers.modeling_outputs import BaseModelOutput
 
-from inseq.errors import UnsupportedModelError
+from inseq.errors import ArgumentError, UnsupportedModelError
 from inseq.models import memory as memories
 from inseq.models.edits import attention_function, attention_implementation, own_attention, rows_to_head
+from inseq.models.taps import module_of, tapped
 from inseq.text.encode import Encoder
 from inseq.text.example import Example, Role
 
@@ -91,6 +94,15 @@ class Table:
             return self.module(ids.to(self.device)) * self.unit
 
 
+@dataclass(frozen=True)
+class Tap:
+    """A module whose values are looked at, and which side's positions it runs over."""
+
+    module: nn.Module
+    value: str
+    side: Role
+
+
 class Adapter(ABC):
     """A loaded model together with its tokenizer, asked with embeddings.
 
@@ -146,23 +158,37 @@ class Adapter(ABC):
         tables = {id(table.weight) for table in self.tables.values()} | {id(getattr(self.head, "weight", None))}
         return sum(p.numel() for p in self.model.parameters() if id(p) not in tables)
 
-    @property
-    def max_positions(self) -> int | None:
-        """The longest sequence the model has positions for; None where positions are relative."""
+    def config_of(self, side: str) -> Any:
+        """The configuration of the decoder or of the encoder: a part of the model's own where there are parts."""
         config = self.model.config
+        parts = ("encoder",) if side == "source" else ("decoder", "text_config")
+        return next((p for name in parts if isinstance(p := getattr(config, name, None), PreTrainedConfig)), config)
+
+    def max_positions(self, side: str = "decoder") -> int | None:
+        """The longest sequence the model has positions for; None where positions are relative."""
+        config = self.config_of(side)
         if hasattr(config, "relative_attention_num_buckets"):
             return None
-        limit = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
-        return int(limit) if limit else None
+        stack = "encoder" if side == "source" else "decoder"
+        names = ("max_position_embeddings", "n_positions", f"max_{stack}_position_embeddings")
+        limit = next((int(size) for name in names if (size := getattr(config, name, None))), None)
+        return limit if limit is None else limit - self._positions_before_first(limit)
+
+    def _positions_before_first(self, limit: int) -> int:
+        """Rows of a position table that no token has: RoBERTa and its kin count from the padding index on."""
+        embeds = [module for module in self.model.modules() if isinstance(module, nn.Embedding)]
+        tables = {id(table.module) for table in self.tables.values()}
+        counted = [e for e in embeds if id(e) not in tables and e.num_embeddings == limit and e.padding_idx is not None]
+        return counted[0].padding_idx + 1 if counted and counted[0].padding_idx is not None else 0
 
     def axis_size(self, axis: str) -> int:
         """How long an axis of the model is: ``dim``, ``layer`` or ``head`` of the decoder."""
-        config = self.model.config
+        config = self.config_of("decoder")
         if axis == "dim":
             return self.tables["decoder"].weight.shape[1]
         names = {
             "layer": ("decoder_layers", "num_decoder_layers", "num_hidden_layers"),
-            "head": ("decoder_attention_heads", "num_attention_heads"),
+            "head": ("decoder_attention_heads", "num_decoder_attention_heads", "num_attention_heads"),
         }
         return int(next(size for name in names[axis] if (size := getattr(config, name, None)) is not None))
 
@@ -203,6 +229,37 @@ class Adapter(ABC):
         if remember:
             memory = memories.kept(cache) if inputs.source is None else (outputs.encoder_last_hidden_state,)
         return Reading(caught[0], caught[1], outputs.logits, memory)
+
+    def taps(self, layers: Sequence[Any]) -> list[Tap]:
+        """Find the modules of layers.
+
+        Raises:
+            UnknownNameError: for a name the model does not have.
+            ArgumentError: for a module that is not part of the model.
+            UnsupportedModelError: for a model whose layers see later tokens.
+        """
+        if layers and not self.causal:
+            raise UnsupportedModelError(
+                f"{type(self.model).__name__} lets later tokens change earlier predictions, so its layers have other values "
+                "at every step. Use 'integrated_gradients' or 'occlusion', which need no layer."
+            )
+        encoder = self.model.get_encoder() if "source" in self.tables else None
+        inside = set() if encoder is None else {id(module) for module in encoder.modules()}
+        found = [module_of(self.model, layer.module) for layer in layers]
+        taps = [
+            Tap(m, layer.value, "source" if id(m) in inside else "generated") for m, layer in zip(found, layers, strict=True)
+        ]
+        for tap in taps:
+            if any(tap.module is table.module for table in self.tables.values()):
+                raise ArgumentError(
+                    "target_layer is the input embeddings, which the features' own scores are about: leave it out, or use "
+                    "'input_x_gradient', 'integrated_gradients' or 'deeplift'."
+                )
+        return taps
+
+    def tapped(self, taps: Sequence[Tap], placed: Tensor | None = None) -> AbstractContextManager[list[Tensor]]:
+        """Look at the values of modules, and exchange those of the first; see :func:`~inseq.models.taps.tapped`."""
+        return tapped([(tap.module, tap.value) for tap in taps], placed)
 
     @contextmanager
     def _attention_to(self, sink: AttentionSink | None) -> Iterator[dict[str, Any]]:
@@ -269,6 +326,7 @@ class Adapter(ABC):
             context=context,
             vocabulary=self,
             granular=granular,
+            decoder_ids=torch.tensor(read, device=decoder.device),
         )
 
     def embed(self, ids: Int[Tensor, " n"], role: Role) -> Float[Tensor, "n dim"]:
@@ -277,8 +335,11 @@ class Adapter(ABC):
 
     def mean(self, role: Role) -> Float[Tensor, " dim"]:
         """The mean embedding of the vocabulary."""
-        table = self.tables["source" if role == "source" else "decoder"]
-        return table.embed(torch.arange(len(table.weight))).mean(0)
+        return self.embed(torch.arange(self.size(role)), role).mean(0)
+
+    def size(self, role: Role) -> int:
+        """How many embeddings there are."""
+        return len(self.tables["source" if role == "source" else "decoder"].weight)
 
     def special_id(self, name: str) -> int | None:
         """The id of the tokenizer's special token of that name."""
@@ -291,10 +352,6 @@ class Adapter(ABC):
     def ids_of(self, text: str, *, special: bool) -> list[int]:
         """Ids of a text, with or without the special tokens that the tokenizer adds."""
         return list(self.encoder.tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"])
-
-    def size(self, role: Role) -> int:
-        """How many ids have an embedding."""
-        return len(self.tables["source" if role == "source" else "decoder"].weight)
 
 
 class DecoderOnly(Adapter):
@@ -352,15 +409,15 @@ class EncoderDecoder(Adapter):
 
 
 def _pour(outputs: Any, sink: AttentionSink) -> None:
-    sites: dict[str, Site] = {
-        "attentions": "decoder",
-        "encoder_attentions": "encoder",
-        "decoder_attentions": "decoder",
-        "cross_attentions": "cross",
-    }
-    for name, site in sites.items():
-        for layer, weights in enumerate(getattr(outputs, name, None) or ()):
-            sink(site, layer, weights)
+    """Hand on the attention weights that a forward returned, in the order in which they were computed."""
+    for layer, weights in enumerate(getattr(outputs, "encoder_attentions", None) or ()):
+        sink("encoder", layer, weights)
+    own = getattr(outputs, "attentions", None) or getattr(outputs, "decoder_attentions", None) or ()
+    cross = getattr(outputs, "cross_attentions", None) or ()
+    for layer, (weights, read) in enumerate(zip_longest(own, cross)):
+        sink("decoder", layer, weights)
+        if read is not None:
+            sink("cross", layer, read)
 
 
 def _table(stack: Any, model: Any) -> Table:

@@ -30,7 +30,7 @@ def prepare_reuse(adapter: Adapter, length: int) -> bool:
     size = 8
     while size < length:
         size *= 2
-    size = max(length, min(size, adapter.max_positions or size))
+    size = max(length, min(size, adapter.max_positions() or size))
     with guest(adapter.model):
         names = NAMES if not adapter.cache_name else (adapter.cache_name,)
         adapter.reuses = any(_equal(adapter, name, size) for name in names)
