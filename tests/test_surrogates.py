@@ -15,7 +15,7 @@ from reference import Case
 from rows import unknown
 from torch import Tensor
 
-from inseq.engine.requests import Prediction, Score, gather
+from inseq.engine.requests import Prediction, Score, Target, gather
 from inseq.engine.scheduler import Engine
 from inseq.errors import ArgumentError
 from inseq.methods import reagent, shapley, surrogate
@@ -306,7 +306,7 @@ def test_scores_of_several_functions_share_a_forward() -> None:
         return p.logits.topk(2).values
 
     async def both() -> Any:
-        return await gather(Score(x), Score(x, target=best_two))
+        return await gather(Score(x), Score(x, target=Target(best_two, contrast="none", axes=1)))
 
     engine = Engine(made)
     (((own, two), _),) = engine.run([(x, both())], harness.function("logit"))
