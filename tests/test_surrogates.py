@@ -297,7 +297,8 @@ def test_options_that_cannot_be_used_are_named(method: str, options: dict[str, A
         attribution("gpt2", case_of("gpt2"), method, **options)
 
 
-def test_scores_of_several_functions_share_a_forward() -> None:
+def test_a_method_s_own_function_runs_beside_the_target() -> None:
+    """Functions of several axes too; requests with different functions keep to themselves."""
     made, _ = harness.adapter("gpt2")
     case = case_of("gpt2")
     x = made.example([], case.target.tolist(), case.first, case.positions)
@@ -310,7 +311,7 @@ def test_scores_of_several_functions_share_a_forward() -> None:
 
     engine = Engine(made)
     (((own, two), _),) = engine.run([(x, both())], harness.function("logit"))
-    assert engine.counters.forwards == 1
+    assert engine.counters.forwards == 2
     torch.testing.assert_close(own[0], ref.step_scores(case, ref.logit))
     expected = torch.stack([ref.logits_from_ids(case, t).topk(2).values for t in case.positions])
     torch.testing.assert_close(two[0], expected)
