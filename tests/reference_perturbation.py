@@ -221,8 +221,8 @@ def _candidates(case: Case, i: int, draws: Any, model: bool) -> list[int]:
     if i <= case.n_source or not model:
         side = case.model.get_encoder() if i < case.n_source else case.model.get_decoder()
         return [int(share * len(side.get_input_embeddings().weight)) for share in draws.uniform[i]]
-    p = torch.softmax(ref.logits_from_ids(case, i - case.n_source).double(), 0)
-    return [next(v for v, total in enumerate(p.cumsum(0)) if total >= level) for level in draws.levels]
+    below = torch.softmax(ref.logits_from_ids(case, i - case.n_source).double(), 0).cumsum(0)
+    return [int((below < level).sum()) for level in draws.levels]
 
 
 def _rewritten(case: Case, ids: dict[int, int], t: int) -> Tensor:

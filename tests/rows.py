@@ -105,7 +105,7 @@ METHODS: dict[str, Row] = {
     "occlusion": Row(lambda case, fn, **kwargs: ref.occlusion(case, fn, unknown(case), **kwargs), rows=lambda n, steps: n + 1),
     "attention": Row(slow_attention),
 }
-N_SAMPLES, N_ORDERS, N_SETS = 12, 2, 12
+N_SAMPLES, N_ORDERS, N_SETS = 12, 2, 8
 
 
 def slow_lime(case: Case, fn: ref.StepFunction, *, only_source: bool = False) -> Tensor:

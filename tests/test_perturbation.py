@@ -15,6 +15,7 @@ from reference import Case
 from rows import ENTRIES, TOLERANCE, unknown
 from transformers.cache_utils import DynamicCache
 
+from inseq.engine import reuse, scheduler
 from inseq.engine.packing import Budget
 from inseq.engine.requests import Deleted, Gradient, Hidden
 from inseq.engine.scheduler import Engine
@@ -85,11 +86,14 @@ REMOVALS = [(*entry, how) for how in ("replace", "delete") for entry in ENTRIES]
 
 
 @pytest.mark.parametrize(("name", "attention", "removal"), REMOVALS)
-def test_going_on_from_what_does_not_change_equals_running_all(name: str, attention: str, removal: str) -> None:
+def test_going_on_from_what_does_not_change_equals_running_all(
+    name: str, attention: str, removal: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made, _ = harness.adapter(name, attention)
     cases = [long(name, attention), small(name, attention)]
-    plain, before = harness.run(made, cases, "occlusion", "logit", removal=removal)
     reused, engine = harness.run(made, cases, "occlusion", "logit", removal=removal, budget=EAGER_TO_GO_ON)
+    monkeypatch.setattr(scheduler, "reusing", lambda *_: None)
+    plain, before = harness.run(made, cases, "occlusion", "logit", removal=removal, budget=EAGER_TO_GO_ON)
     assert made.reuses
     assert engine.counters.tokens < before.counters.tokens
     for (a, _), (b, _) in zip(plain, reused, strict=True):
@@ -119,7 +123,7 @@ def test_going_on_with_little_memory_and_many_examples(name: str, removal: str, 
     made, _ = harness.adapter(name)
     cases = harness.cases(name) * 2
     plain, _ = harness.run(made, cases, "occlusion", "logit", recorded=["entropy"], removal=removal)
-    tight = Budget(tokens=40, logits=40 * zoo.VOCAB, cotangents=1, overhead=0)
+    tight = Budget(tokens=40, logits=40 * zoo.VOCAB, cotangents=1, overhead=0, smallest=1)
     read, refused = made.read, []
 
     def starved(inputs: Any, **kwargs: Any) -> Any:
@@ -131,9 +135,13 @@ def test_going_on_with_little_memory_and_many_examples(name: str, removal: str, 
     made.reuses, made.reuses_up_to = None, 0
     harness.run(made, cases, "occlusion", "logit", removal=removal, budget=EAGER_TO_GO_ON)
     monkeypatch.setattr(made, "read", starved)
+    plans: list[Any] = []
+    monkeypatch.setattr(scheduler, "reusing", lambda *args: plans.append(reuse.reusing(*args)) or plans[-1])
     reused, engine = harness.run(made, cases, "occlusion", "logit", recorded=["entropy"], removal=removal, budget=tight)
     assert refused
     assert engine.budget.tokens == 20
+    assert len(plans) == len(cases)
+    assert all(plan[0].memory.tensors == () for plan in plans)
     for (a, scores), (b, others) in zip(plain, reused, strict=True):
         assert relative(b.scores, a.scores) < 1e-5
         assert relative(others["entropy"], scores["entropy"]) < 1e-5
@@ -269,3 +277,31 @@ def test_a_model_that_is_not_causal_refuses_deletion_alone(monkeypatch: pytest.M
     assert relative(scores(case, "occlusion", removal="hide"), expected) < 5 * TOLERANCE
     with pytest.raises(UnsupportedModelError, match=r"would read the padding .* Use removal='replace'"):
         scores(case, "occlusion", removal="delete")
+
+
+@pytest.mark.parametrize("removal", ["delete", "hide"])
+@pytest.mark.parametrize("name", ["marian", "t5"])
+def test_removing_source_tokens_alone(name: str, removal: str) -> None:
+    case = small(name)
+    got = scores(case, "occlusion", removal=removal, only_source=True)
+    assert relative(got, slow.occlusion_without(case, ref.log_probability, removal, only_source=True)) < 5 * TOLERANCE
+
+
+def test_ends_of_sequence_stay_where_they_are_not_included() -> None:
+    case = small("marian")
+    for removal in ("replace", "delete", "hide"):
+        got = scores(case, "occlusion", removal=removal, include_eos_baseline=False)
+        assert not got[case.n_source - 1].any()
+        assert scores(case, "occlusion", removal=removal)[case.n_source - 1].any()
+
+
+@pytest.mark.parametrize("removal", ["replace", "hide"])
+@pytest.mark.parametrize("name", ["gpt2", "llama", "marian"])
+def test_half_precision_can_hide_and_go_on(name: str, removal: str) -> None:
+    half, _ = harness.adapter(name, dtype=torch.bfloat16)
+    case = long(name)
+    twin = Case(zoo.build(name, dtype=torch.bfloat16), case.source, case.target, case.first)
+    ((rough, _),), _ = harness.run(half, [twin], "occlusion", "logit", removal=removal, budget=EAGER_TO_GO_ON)
+    exact = scores(case, "occlusion", "logit", removal=removal)
+    assert half.reuses
+    assert torch.corrcoef(torch.stack([rough.scores.flatten(), exact.flatten()]))[0, 1] > 0.98

@@ -15,7 +15,7 @@ from reference import Case
 from rows import unknown
 from torch import Tensor
 
-from inseq.engine.requests import Prediction, Score, gather
+from inseq.engine.requests import Prediction, Score, Target, gather
 from inseq.engine.scheduler import Engine
 from inseq.errors import ArgumentError
 from inseq.methods import reagent, shapley, surrogate
@@ -89,9 +89,15 @@ def test_the_fit_is_the_share_explained() -> None:
     assert shapley.constrained_fit(sets[2:], parity[2:], weights[2:], parity[1], parity[0])[1] < 0.1
 
 
-def test_captum_s_kernel_shap_agrees() -> None:
-    pytest.importorskip("sklearn")
+@pytest.mark.parametrize(
+    ("oracle", "options", "tolerance"),
+    [("ShapleyValues", {}, 1e-5), ("KernelShap", {"n_samples": 2000}, 0.05)],
+)
+def test_captum_agrees(oracle: str, options: dict[str, Any], tolerance: float) -> None:
+    """Its Shapley values are exact; its KernelSHAP draws sets, and needs scikit-learn."""
     captum = pytest.importorskip("captum.attr")
+    if oracle == "KernelShap":
+        pytest.importorskip("sklearn")
     case = case_of("gpt2")
     x, b = ref.embeddings(case), unknown(case)
     ours = attribution("gpt2", case, "kernel_shap").scores
@@ -104,10 +110,10 @@ def test_captum_s_kernel_shap_agrees() -> None:
 
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            theirs = captum.KernelShap(forward).attribute(
-                torch.ones(1, t), baselines=torch.zeros(1, t), n_samples=2000, perturbations_per_eval=500
+            theirs = getattr(captum, oracle)(forward).attribute(
+                torch.ones(1, t), baselines=torch.zeros(1, t), perturbations_per_eval=500, **options
             )
-        assert (theirs[0] - ours[:t, step]).abs().max() < 0.05 * ours[:t, step].abs().max()
+        assert (theirs[0] - ours[:t, step]).abs().max() < tolerance * ours[:t, step].abs().max()
 
 
 def test_lasso_recovers_a_planted_model_and_its_support() -> None:
@@ -291,7 +297,8 @@ def test_options_that_cannot_be_used_are_named(method: str, options: dict[str, A
         attribution("gpt2", case_of("gpt2"), method, **options)
 
 
-def test_scores_of_several_functions_share_a_forward() -> None:
+def test_a_method_s_own_function_runs_beside_the_target() -> None:
+    """Functions of several axes too; requests with different functions keep to themselves."""
     made, _ = harness.adapter("gpt2")
     case = case_of("gpt2")
     x = made.example([], case.target.tolist(), case.first, case.positions)
@@ -300,11 +307,11 @@ def test_scores_of_several_functions_share_a_forward() -> None:
         return p.logits.topk(2).values
 
     async def both() -> Any:
-        return await gather(Score(x), Score(x, target=best_two))
+        return await gather(Score(x), Score(x, target=Target(best_two, contrast="none", axes=1)))
 
     engine = Engine(made)
     (((own, two), _),) = engine.run([(x, both())], harness.function("logit"))
-    assert engine.counters.forwards == 1
+    assert engine.counters.forwards == 2
     torch.testing.assert_close(own[0], ref.step_scores(case, ref.logit))
     expected = torch.stack([ref.logits_from_ids(case, t).topk(2).values for t in case.positions])
     torch.testing.assert_close(two[0], expected)

@@ -44,6 +44,11 @@ class Job:
         """Whether the job fills the memory."""
         return self.memory is not None and not self.start
 
+    def forget(self) -> None:
+        """Empty the memory."""
+        if self.memory is not None:
+            self.memory.tensors = ()
+
     @property
     def skipped(self) -> int:
         """Features that are not run: of the encoder, all or none."""

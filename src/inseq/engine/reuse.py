@@ -17,17 +17,16 @@ def reusing(request: Request[Any], budget: Budget) -> tuple[Job, list[Job]] | No
     An encoder's output serves all variants that change the decoder's tokens alone. Steps that are predicted before a change
     have the example's own scores.
 
+    Variants stay in their order, so that one that changes late gains nothing before one that changes early.
+
     Returns:
-        None where that is no less work than to run every variant whole, and where the variants do not begin with the
-        example and go on in the order of their first change.
+        None where that is no less work than to run every variant whole, and where the variants do not begin with the example.
     """
     x, variants = request.example, request.variants
     if not isinstance(request, Score) or not isinstance(variants, Local) or request.variants.original != 0:
         return None
-    firsts: list[int] = []
-    for first in variants.changed_from[1:].tolist():
-        firsts.append(first if first < len(x.features) else firsts[-1] if firsts else 0)
-    if not firsts or firsts != sorted(firsts) or (x.n_source and firsts[-1] < x.n_source):
+    firsts = variants.changed_from[1:].flip(0).cummin(0).values.flip(0).tolist()
+    if not firsts or firsts[-1] < max(1, x.n_source):
         return None
     every = range(len(x.steps))
     whole = Job(request, range(len(variants)), every)

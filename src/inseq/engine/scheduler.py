@@ -151,6 +151,8 @@ class Engine:
             for portion in portions(list(plans.values()), self.budget):
                 self._run_sorted([first for first, _ in portion], answers, run)
                 self._run_sorted([job for _, jobs in portion for job in jobs], answers, run)
+                for first, _ in portion:
+                    first.forget()
         return {key: answer.value() for key, answer in answers.items()}
 
     def _reusing(self, request: Request[Any]) -> tuple[Job, list[Job]] | None:
