@@ -11,7 +11,8 @@ from torch import Tensor
 
 from inseq.engine.requests import StepForward
 from inseq.errors import ArgumentError
-from inseq.models.adapter import Adapter, Table
+from inseq.models.adapter import Adapter
+from inseq.models.tables import Table
 from inseq.targets import StepFunctionArgs
 
 _Side = tuple[Tensor | None, Tensor | None, Tensor | None]

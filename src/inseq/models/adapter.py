@@ -18,6 +18,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from inseq.errors import ArgumentError, UnsupportedModelError
 from inseq.models import memory as memories
 from inseq.models.edits import attention_function, attention_implementation, own_attention, rows_to_head
+from inseq.models.tables import Table, table_of
 from inseq.models.taps import module_of, tapped
 from inseq.text.encode import Encoder
 from inseq.text.example import Example, Role
@@ -69,29 +70,6 @@ class Reading:
     chosen: Float[Tensor, "row step hidden"]
     logits: Float[Tensor, "row step vocab"]
     memory: tuple[Tensor, ...] = ()
-
-
-@dataclass
-class Table:
-    """An embedding table: ``unit`` takes its output to first-layer units, ``feed`` takes those to what the model expects."""
-
-    module: nn.Module
-    unit: float = 1.0
-    feed: float = 1.0
-
-    @property
-    def weight(self) -> Float[Tensor, "vocab dim"]:
-        weight = self.module.weight
-        assert isinstance(weight, Tensor)
-        return weight
-
-    @property
-    def device(self) -> torch.device:
-        return self.weight.device
-
-    def embed(self, ids: Tensor) -> Tensor:
-        with torch.inference_mode(False), torch.no_grad():
-            return self.module(ids.to(self.device)) * self.unit
 
 
 @dataclass(frozen=True)
@@ -363,7 +341,7 @@ class DecoderOnly(Adapter):
 
     def __init__(self, model: Any, encoder: Encoder) -> None:
         super().__init__(model, encoder)
-        self._decoder = _table(model, model)
+        self._decoder = table_of(model, model)
 
     def arguments(self, inputs: Inputs) -> dict[str, Any]:
         arguments: dict[str, Any] = {"inputs_embeds": inputs.decoder * self._decoder.feed}
@@ -383,8 +361,8 @@ class EncoderDecoder(Adapter):
 
     def __init__(self, model: Any, encoder: Encoder) -> None:
         super().__init__(model, encoder)
-        self._source = _table(model.get_encoder(), model)
-        self._decoder = _table(model.get_decoder(), model)
+        self._source = table_of(model.get_encoder(), model)
+        self._decoder = table_of(model.get_decoder(), model)
 
     @property
     def tables(self) -> dict[str, Table]:
@@ -418,20 +396,3 @@ def _pour(outputs: Any, sink: AttentionSink) -> None:
         sink("decoder", layer, weights)
         if read is not None:
             sink("cross", layer, read)
-
-
-def _table(stack: Any, model: Any) -> Table:
-    try:
-        module = stack.get_input_embeddings()
-    except (AttributeError, NotImplementedError):
-        module = model.get_input_embeddings()
-    inner = getattr(stack, "embed_scale", None)
-    if stack is model:
-        inner = next((s for name in ("model", "transformer", "decoder") if (s := _scale_of(model, name)) is not None), None)
-    scales_itself = hasattr(module, "embed_scale")
-    return Table(module, unit=1.0 if inner is None or scales_itself else float(inner))
-
-
-def _scale_of(model: Any, name: str) -> float | None:
-    part = getattr(model, name, None)
-    return getattr(part, "embed_scale", None)
