@@ -27,8 +27,10 @@ Function = Callable[..., Any]
 _LINEAR = """Add Sub Neg View UnsafeView ReshapeAlias Reshape Transpose T Permute Expand Cat Stack Slice Select Split
 SplitWithSizes Unbind Index IndexSelect IndexAdd IndexPut IndexCopy Gather Scatter ScatterAdd Squeeze Unsqueeze Clone ToCopy
 Copy Alias AsStrided Sum Mean Where MaskedFill CopySlices ConstantPadNd Repeat Roll Flip Cumsum Tril Triu Unfold Diagonal
-AccumulateGrad"""
+AccumulateGrad MatMul4Bit MatMul8bitLt MatMul8bitFp"""
 LINEAR = frozenset(_LINEAR.split())
+"""The last three are bitsandbytes' products with a quantised matrix."""
+
 FACTORS = dict.fromkeys(("Mul", "Mm", "Bmm", "Mv", "Dot", "GroupedMm", "Convolution"), (0, 1))
 FACTORS |= dict.fromkeys(("Addmm", "Baddbmm", "Addbmm", "Addmv"), (1, 2))
 """Operations that are linear in one factor where the other is constant, and where in their inputs the factors stand."""
