@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from inseq.errors import ArgumentError
 from inseq.models.backward import Edit as Edit
 from inseq.models.backward import Relevance as Relevance
 from inseq.models.backward import Rescale as Rescale
@@ -147,6 +148,10 @@ class Gradient(Request[Any]):
     read: Callable[[Tensor], Any] = _unchanged
     edit: Edit | None = None
     reference: Float[Tensor, "feature dim"] | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.edit, Rescale) is not (self.reference is not None):
+            raise ArgumentError(f"a reference belongs to Rescale and to no other edit; got edit={self.edit!r}.")
 
     @property
     def kind(self) -> tuple[Any, ...]:

@@ -102,7 +102,7 @@ class Rules(TorchFunctionMode, ABC):
         self._allowed: set[Any] = set()
         self._inside = 0
         self._handlers = {
-            function: handler
+            function: handler.__func__  # not the bound method: a cycle would keep the graph until the collector comes
             for names, handler in self.handlers()
             for space in NAMESPACES
             for name in names
@@ -111,10 +111,10 @@ class Rules(TorchFunctionMode, ABC):
 
     def __torch_function__(self, function: Function, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         handler = None if self._inside else self._handlers.get(function)
-        call = function if handler is None else partial(handler, function)
+        call = function if handler is None else partial(handler, self, function)
         return call(*args, **(kwargs or {}))
 
-    def handlers(self) -> Iterator[tuple[Iterable[str], Function]]:
+    def handlers(self) -> Iterator[tuple[Iterable[str], Any]]:
         """Names of functions and methods of torch, and what is called in their place."""
         yield ("softmax",), self._softmax
         yield ("layer_norm",), self._layer_norm
