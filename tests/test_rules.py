@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -179,3 +181,39 @@ def test_the_rescale_rule_refuses_choices_even_where_gradients_are_off(choose: C
         rules = RescaleRules(nn.Linear(1, 1), Rescale("deeplift"))
         with rules, torch.set_grad_enabled(flag), pytest.raises(UnsupportedModelError, match="chooses by its input"):
             choose(x)
+
+
+@pytest.mark.parametrize("edit", [*EDITS, Rescale("deeplift")])
+def test_rules_let_go_of_the_graph_at_once(edit: Relevance | Rescale) -> None:
+    """No cycle keeps a batch's graph in memory until the garbage collector comes."""
+    model = nn.Linear(1, 1)
+    rules = RelevanceRules(model, edit) if isinstance(edit, Relevance) else RescaleRules(model, edit)
+    x = drawn(2, 5).requires_grad_()
+    with rules.whole_activations(model), rules:
+        out = F.gelu(x) * x
+        rules.check(out, "it")
+    gc.collect()
+    gc.disable()
+    try:
+        held = weakref.ref(rules)
+        del rules
+        assert held() is None
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_quantised_matrices_are_linear(bits: int) -> None:
+    """The gradient times the input is the output, to float32's rounding."""
+    kinds = pytest.importorskip("bitsandbytes", reason="quantised models need the extra 'quant'").nn
+    made = kinds.Linear4bit(32, 64, bias=False) if bits == 4 else kinds.Linear8bitLt(32, 64, False, has_fp16_weights=False)
+    made.load_state_dict({"weight": drawn(64, 32).float()})
+    made = made.to("cpu")
+    x = drawn(3, 32, seed=1).float().requires_grad_()
+    for edit in EDITS:
+        rules = RelevanceRules(made, edit)
+        with rules:
+            out = made(x)
+        rules.check(out, "it")
+        (gradient,) = torch.autograd.grad(out.sum(), x)
+        torch.testing.assert_close((gradient * x).sum(), out.sum(), atol=1e-4, rtol=1e-4)

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from inseq.engine.requests import Activations, Gradient, Layer, Path, Placed, Score, gather, weighted
+from inseq.engine.requests import Activations, Gradient, Layer, Path, Placed, Rescale, Score, gather, weighted
 from inseq.errors import ArgumentError
 from inseq.methods._method import Attribution, method
 from inseq.methods._options import at_least, one_of
@@ -110,3 +110,36 @@ async def layer_integrated_gradients(
     gaps = [total - (values[1] - values[0]) for (_, total), values in zip(ways, ends, strict=True)]
     scores = torch.stack([scores for scores, _ in ways], 2)
     return Attribution(_reduced(x, scores).transpose(0, 1), {"delta": torch.stack(gaps).abs().amax(0)})
+
+
+@method("layer_deeplift", paper="shrikumar2017learning", **FACTS)
+async def layer_deeplift(
+    x: Example,
+    *,
+    target_layer: Any = None,
+    layer_value: str = "output",
+    baseline: Baseline = "unk",
+    include_eos_baseline: bool = False,
+) -> Attribution:
+    """How the target's difference from a baseline passes through a layer's values at each token; see ``deeplift``.
+
+    The scores of a layer that everything passes through, such as a block, sum to the target's change from the baseline to
+    the input. Several layers are taken in one pass; reduced scores are the mean over the layers of each layer's norm.
+
+    Args:
+        x: the example.
+        target_layer: a module, its dotted name, or a list of either.
+        layer_value: whether the module's output or its input is meant.
+        baseline: what the input is compared with.
+        include_eos_baseline: whether end-of-sequence tokens are replaced too.
+    """
+    layers = layers_of(target_layer, layer_value)
+    b = baseline_embeds(x, baseline, include_eos_baseline=include_eos_baseline)
+    scores = await Gradient(
+        x,
+        combine=lambda multipliers, differences, _: (multipliers * differences).sum(1),
+        at=layers,
+        edit=Rescale("layer_deeplift"),
+        reference=b,
+    )
+    return Attribution(_reduced(x, scores).transpose(0, 1))

@@ -34,7 +34,7 @@ class RelevanceRules(Rules):
         Rules.__init__(self, model, edit.name)
         self.edit = edit
 
-    def handlers(self) -> Iterator[tuple[Iterable[str], Function]]:
+    def handlers(self) -> Iterator[tuple[Iterable[str], Any]]:
         yield from Rules.handlers(self)
         yield ("add", "sub", "div", "neg", "__rsub__", "true_divide"), self._remember
         yield ("amax",), self.peak

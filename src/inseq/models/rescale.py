@@ -32,7 +32,7 @@ class RescaleRules(Rules):
     def __init__(self, model: nn.Module, edit: Rescale) -> None:
         Rules.__init__(self, model, edit.name)
 
-    def handlers(self) -> Iterator[tuple[Iterable[str], Function]]:
+    def handlers(self) -> Iterator[tuple[Iterable[str], Any]]:
         yield from Rules.handlers(self)
         yield ("exp", "log", "reciprocal", "log1p", "expm1"), self._elementwise
         yield ("log_softmax",), self._log_softmax

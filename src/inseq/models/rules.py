@@ -27,8 +27,10 @@ Function = Callable[..., Any]
 _LINEAR = """Add Sub Neg View UnsafeView ReshapeAlias Reshape Transpose T Permute Expand Cat Stack Slice Select Split
 SplitWithSizes Unbind Index IndexSelect IndexAdd IndexPut IndexCopy Gather Scatter ScatterAdd Squeeze Unsqueeze Clone ToCopy
 Copy Alias AsStrided Sum Mean Where MaskedFill CopySlices ConstantPadNd Repeat Roll Flip Cumsum Tril Triu Unfold Diagonal
-AccumulateGrad"""
+AccumulateGrad MatMul4Bit MatMul8bitLt MatMul8bitFp"""
 LINEAR = frozenset(_LINEAR.split())
+"""The last three are bitsandbytes' products with a quantised matrix."""
+
 FACTORS = dict.fromkeys(("Mul", "Mm", "Bmm", "Mv", "Dot", "GroupedMm", "Convolution"), (0, 1))
 FACTORS |= dict.fromkeys(("Addmm", "Baddbmm", "Addbmm", "Addmv"), (1, 2))
 """Operations that are linear in one factor where the other is constant, and where in their inputs the factors stand."""
@@ -100,7 +102,7 @@ class Rules(TorchFunctionMode, ABC):
         self._allowed: set[Any] = set()
         self._inside = 0
         self._handlers = {
-            function: handler
+            function: handler.__func__  # not the bound method: a cycle would keep the graph until the collector comes
             for names, handler in self.handlers()
             for space in NAMESPACES
             for name in names
@@ -109,10 +111,10 @@ class Rules(TorchFunctionMode, ABC):
 
     def __torch_function__(self, function: Function, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         handler = None if self._inside else self._handlers.get(function)
-        call = function if handler is None else partial(handler, function)
+        call = function if handler is None else partial(handler, self, function)
         return call(*args, **(kwargs or {}))
 
-    def handlers(self) -> Iterator[tuple[Iterable[str], Function]]:
+    def handlers(self) -> Iterator[tuple[Iterable[str], Any]]:
         """Names of functions and methods of torch, and what is called in their place."""
         yield ("softmax",), self._softmax
         yield ("layer_norm",), self._layer_norm

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from inseq.engine.requests.prediction import Target
 from inseq.engine.requests.variants import Layer, Original, Placed, Variants
-from inseq.models.backward import Edit
+from inseq.errors import ArgumentError
+from inseq.models.backward import Edit, Rescale
 from inseq.text.example import Example
 
 T = TypeVar("T")
@@ -106,6 +107,10 @@ class Gradient(Request[Any]):
     at: tuple[Layer, ...] = ()
     edit: Edit | None = None
     reference: Float[Tensor, "feature dim"] | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.edit, Rescale) is not (self.reference is not None):
+            raise ArgumentError(f"a reference belongs to Rescale and to no other edit; got edit={self.edit!r}.")
 
     @property
     def company(self) -> Hashable:
