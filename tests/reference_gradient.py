@@ -109,7 +109,7 @@ def word_path(start: Tensor, end: Tensor, own: int, words: Tensor, n_steps: int,
 
 
 @contextmanager
-def _exchanged(module: nn.Module, values: Tensor | None, seen: list[Tensor]) -> Any:
+def exchanged(module: nn.Module, values: Tensor | None, seen: list[Tensor]) -> Any:
     """Look at what a module gives, and let it give ``values`` instead."""
 
     def hook(_: nn.Module, __: Any, output: Any) -> Any:
@@ -128,7 +128,7 @@ def _exchanged(module: nn.Module, values: Tensor | None, seen: list[Tensor]) -> 
 def layer_values(case: Case, module: nn.Module, embeds: Tensor) -> Tensor:
     """[position, width]: what a module gives at every position."""
     seen: list[Tensor] = []
-    with torch.no_grad(), _exchanged(module, None, seen):
+    with torch.no_grad(), exchanged(module, None, seen):
         ref.logits(case, embeds, len(case.target) - 1)
     return seen[0][0]
 
@@ -137,7 +137,7 @@ def layer_gradient(case: Case, module: nn.Module, t: int, fn: StepFunction, valu
     """What a module gives at every position that position ``t`` is predicted from, and the gradient of f_t to it."""
     seen: list[Tensor] = []
     x = ref.embeddings(case).requires_grad_()
-    with _exchanged(module, values, seen):
+    with exchanged(module, values, seen):
         score = ref.score(case, x, t, fn)
     (gradient,) = torch.autograd.grad(score, seen[0])
     return seen[0][0].detach(), gradient[0]
@@ -148,7 +148,7 @@ def layer_gradient_x_activation(case: Case, fn: StepFunction, module: nn.Module,
     columns = []
     for t in case.positions:
         values, gradient = layer_gradient(case, module, t, fn, None)
-        columns.append(_as_features(case, values * gradient, source))
+        columns.append(as_features(case, values * gradient, source))
     return torch.stack(columns, 1)
 
 
@@ -170,11 +170,11 @@ def layer_integrated_gradients(
         for node, weight in zip(nodes, weights, strict=True):
             values, gradient = layer_gradient(case, module, t, fn, start + float(node) * (end - start))
             column[: len(values)] += float(weight) * gradient
-        columns.append(_as_features(case, column * (end - start), source))
+        columns.append(as_features(case, column * (end - start), source))
     return torch.stack(columns, 1)
 
 
-def _as_features(case: Case, rows: Tensor, source: bool) -> Tensor:
+def as_features(case: Case, rows: Tensor, source: bool) -> Tensor:
     found = rows.new_zeros(case.n_features, rows.shape[1])
     first = 0 if source else case.n_source
     found[first : first + len(rows)] = rows

@@ -16,6 +16,7 @@ from typing import Any
 import reference as ref
 import torch
 from reference import Case
+from reference_gradient import as_features, exchanged
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers.activations import NewGELUActivation
@@ -109,13 +110,18 @@ def ordered(output: Node) -> list[Node]:
 
 @torch.no_grad()
 def backward(output: Tensor, seed: Tensor, leaf: Tensor, rule: Rule) -> Tensor:
-    """The gradient of ``output`` at ``leaf``; ``rule`` may answer in a node's place, with None where it has nothing to say."""
+    """The gradient of ``output`` at ``leaf``, or at a tensor on the way to it.
+
+    ``rule`` may answer in a node's place, with None where it has nothing to say.
+    """
     sums: dict[tuple[Node, int], Tensor] = {(output.grad_fn, 0): seed}
     total = torch.zeros_like(leaf)
     for node in ordered(output.grad_fn):
         gradients = [sums.get((node, k)) for k in range(len(node._input_metadata))]
         if all(g is None for g in gradients):
             continue
+        if node is leaf.grad_fn:
+            return gradients[leaf.output_nr]
         if kind(node) == "AccumulateGrad":
             assert node.variable is leaf
             total = total + gradients[0]
@@ -290,3 +296,23 @@ def deeplift(case: Case, fn: ref.StepFunction, baseline: Tensor, *, only_source:
         seed = target_slopes(z.detach(), w.detach(), case.written(t), fn.__name__).to(x.dtype)
         found[:, step] = (backward(z, seed, leaf, rule) * (x - start))[:n]
     return found
+
+
+def layer_deeplift(
+    case: Case, fn: ref.StepFunction, module: nn.Module, baseline: Tensor, *, source: bool, only_source: bool = False
+) -> Tensor:
+    """[feature, step, width]: multipliers at what a module gives, times its difference from what it gives at a baseline."""
+    x = ref.embeddings(case)
+    n = case.n_source if only_source else case.n_features
+    start = torch.cat([baseline[:n], x[n:]])
+    columns = []
+    for t in case.positions:
+        seen: list[Tensor] = []
+        with exchanged(module, None, seen):
+            _, z, given = forward(case, x, t)
+            _, w, others = forward(case, start, t)
+        rule = partial(rescale_rule, twin=twins(z.grad_fn, w.grad_fn), given={**given, **others})
+        seed = target_slopes(z.detach(), w.detach(), case.written(t), fn.__name__).to(x.dtype)
+        rows = backward(z, seed, seen[0], rule) * (seen[0] - seen[1]).detach()
+        columns.append(as_features(case, rows[0], source))
+    return torch.stack(columns, 1)

@@ -319,6 +319,26 @@ for name in rel.RULES:
 METHODS["deeplift"] = Row(
     slow_deeplift, forwards=(2, 2), rows=lambda n, steps: 2 + 2, products=True, refuses=frozenset({"mixtral"}), eager=True
 )
+
+
+def slow_layer_deeplift(case: Case, fn: ref.StepFunction, *, only_source: bool = False) -> Tensor:
+    eager = _eager(case)
+    module = block(eager.model, only_source)
+    found = rel.layer_deeplift(eager, fn, module, unknown_but_ends(case), source=only_source, only_source=only_source)
+    return (found[: case.n_source] if only_source else found)[:, :, None]
+
+
+METHODS["layer_deeplift"] = Row(
+    slow_layer_deeplift,
+    {"target_layer": OfModel(block)},
+    SHORTEST,
+    forwards=(1, 2),
+    rows=lambda n, steps: 2 + 1,
+    products=True,
+    causal=NO_LAYERS,
+    refuses=frozenset({"mixtral"}),
+    eager=True,
+)
 DETERMINED = [m for m in METHODS if methods[m].facts.get("uses_target", True)]
 
 

@@ -162,7 +162,7 @@ def test_the_gap_of_a_way_through_words_is_said(case: Case) -> None:
     torch.testing.assert_close(found.diagnostics["delta"], found.scores.sum((0, 2)) - torch.tensor(change))
 
 
-LAYERED = ("layer_gradient_x_activation", "layer_integrated_gradients")
+LAYERED = ("layer_gradient_x_activation", "layer_integrated_gradients", "layer_deeplift")
 
 
 @pytest.mark.parametrize("method", LAYERED)
@@ -179,7 +179,7 @@ def test_several_layers_are_as_each_alone(name: str, method: str) -> None:
     together, engine = harness.run(
         made, chosen, method, target_layer=[names[0], model.get_submodule(names[1].replace("[0]", ".0"))]
     )
-    assert method == LAYERED[1] or engine.counters.forwards == 1
+    assert method == "layer_integrated_gradients" or engine.counters.forwards == 1
     for i, layer in enumerate(names):
         alone, _ = harness.run(made, chosen, method, target_layer=layer)
         for (both, _), (one, _) in zip(together, alone, strict=True):
@@ -194,7 +194,7 @@ def test_a_layer_s_scores_come_true_when_its_values_are_really_exchanged(name: s
     values = slow.layer_values(case, module, unknown_but_ends(case))
     found, _ = run(case, "layer_integrated_gradients", name=name, target_layer=module, n_steps=60)
     for step, t in enumerate(case.positions):
-        with torch.no_grad(), slow._exchanged(module, values, []):
+        with torch.no_grad(), slow.exchanged(module, values, []):
             without = ref.score(case, x, t, ref.logit)
         change = float(ref.score(case, x, t, ref.logit).detach() - without)
         gap = float(found.diagnostics["delta"][step])
@@ -210,6 +210,28 @@ def test_a_layer_s_input_is_the_output_of_the_one_before(case: Case) -> None:
     for value, layer in (("output", first), ("input", second)):
         found, _ = run(case, "layer_integrated_gradients", target_layer=layer, layer_value=value, n_steps=5)
         assert found.diagnostics["delta"].abs().max() < 1
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama", "gemma2", "marian", "t5"])
+def test_what_passes_through_a_block_is_everything(name: str) -> None:
+    """A block's DeepLIFT scores sum to the target's change: of an encoder-decoder, through both sides' last blocks."""
+    case = harness.cases(name)[2]
+    x, b = ref.embeddings(case), unknown_but_ends(case)
+    with torch.no_grad():
+        change = torch.stack([ref.score(case, x, t, ref.logit) - ref.score(case, b, t, ref.logit) for t in case.positions])
+    if case.source is None:
+        found, _ = run(case, "layer_deeplift", name=name, target_layer=block(case.model))
+        assert relative(found.scores.sum((0, 2, 3)), change) < 1e-3
+        return
+    both, _ = run(case, "layer_deeplift", name=name, target_layer=last_blocks(case.model))
+    alone, _ = run(case, "layer_deeplift", name=name, target_layer=last_blocks(case.model)[1])
+    assert relative(both.scores[:, :, 1], alone.scores[:, :, 0]) < 1e-5
+    assert relative(alone.scores.sum((0, 2, 3)), change) < 1e-3
+
+
+def last_blocks(model: Any) -> list[nn.Module]:
+    stacks = (model.get_encoder(), model.get_decoder())
+    return [next(m for m in s.modules() if isinstance(m, nn.ModuleList) and len(m) == 2)[-1] for s in stacks]
 
 
 BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
@@ -282,10 +304,11 @@ def test_rows_are_counted_as_the_formulas_say(n: int, case: Case) -> None:
         "sequential_integrated_gradients": n * features + features + 1,
         "layer_gradient_x_activation": 1,
         "layer_integrated_gradients": n + 2 + 2,
+        "layer_deeplift": 2,
     }
     for method, rows in expected.items():
         counted = {"n_samples": n} if method in ("smooth_grad", "gradient_shap") else {"n_steps": n}
-        options = {} if method in ("saliency", "layer_gradient_x_activation") else counted
+        options = {} if method in ("saliency", "layer_gradient_x_activation", "layer_deeplift") else counted
         if method in LAYERED:
             options["target_layer"] = "transformer.h.0"
         _, counters = run(case, method, **options)
