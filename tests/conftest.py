@@ -12,6 +12,27 @@ from jaxtyping import install_import_hook
 SHAPED = ["text.example", "models", "engine", "methods", "targets", "result.labelled", "result.aggregate"]
 install_import_hook([f"inseq.{room}" for room in SHAPED], "beartype.beartype")
 
+from collections.abc import Callable, Iterator  # noqa: E402
+from typing import Any  # noqa: E402
+
+import pytest  # noqa: E402
 import torch  # noqa: E402
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture
+def registered() -> Iterator[Callable[..., str]]:
+    """Register step functions under names of their own, for one test."""
+    import inseq
+    from inseq.targets import step_function
+
+    before = dict(step_function._entries)
+
+    def add(function: Callable[..., Any], name: str = "test_function", **arguments: Any) -> str:
+        inseq.register_step_function(function, name, **arguments)
+        return name
+
+    yield add
+    step_function._entries.clear()
+    step_function._entries.update(before)

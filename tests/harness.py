@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
 
@@ -21,6 +22,18 @@ from inseq.text.encode import Encoder
 
 LENGTHS = ((7, 11, 4), (5, 14, 11), (9, 7, 2))
 """Source length, target length and first generated position of three unequal examples."""
+
+
+@dataclass(frozen=True)
+class OfModel:
+    """An option that depends on the model: a function of it, and of whether the source alone is attributed."""
+
+    choose: Callable[[Any, bool], Any]
+
+
+def given(options: dict[str, Any], model: Any, only_source: bool = False) -> dict[str, Any]:
+    """Options for one model."""
+    return {k: v.choose(model, only_source) if isinstance(v, OfModel) else v for k, v in options.items()}
 
 
 @cache
@@ -73,7 +86,7 @@ def run(
         for case in chosen
     ]
     found = engine.run(
-        [(x, methods[method].function(x, **options)) for x in examples],
+        [(x, methods[method].function(x, **given(options, made.model, only_source))) for x in examples],
         function(target),
         {name: function(name) for name in recorded},
     )

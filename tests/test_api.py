@@ -11,6 +11,7 @@ import torch
 import zoo
 from harness import relative
 from reference import Case
+from transformers import StoppingCriteria, StoppingCriteriaList
 
 import inseq
 from inseq.errors import ArgumentError, InseqError, UnknownArgumentError, UnknownNameError, UnsupportedModelError
@@ -165,6 +166,37 @@ def test_generation_stops_at_the_end_token(bytes_model: inseq.AttributionModel) 
     assert len(outputs[0]) <= 5
 
 
+def test_a_row_that_stops_by_itself_gets_no_padding(bytes_model: inseq.AttributionModel) -> None:
+    """transformers pads a row that a criterion ended, while others of its batch go on."""
+
+    class StopsTheFirst(StoppingCriteria):
+        def __call__(self, ids: torch.Tensor, scores: Any, **kwargs: Any) -> Any:
+            return torch.tensor([row[0].item() == first and len(row) >= 5 for row in ids])
+
+    texts = ["abc", "xyz"]
+    first = bytes_model.tokenizer(texts[0])["input_ids"][0]
+    arguments = {"generation_args": {"max_new_tokens": 6, "stopping_criteria": StoppingCriteriaList([StopsTheFirst()])}}
+    together = bytes_model.attribute(texts, **arguments, **QUIET)
+    assert [len(found.target) for found in together] == [5, 9]
+    assert ids(together[0].target) == ids(bytes_model.attribute(texts[0], **arguments, **QUIET)[0].target)
+
+
+def test_the_facts_of_a_sequence_are_its_own(gpt2: inseq.AttributionModel) -> None:
+    """Else a file of n texts would hold n times n."""
+    found = gpt2.attribute(["w1 w2", "w3"], **SHORT)
+    assert found.info["input_texts"] == ["w1 w2", "w3"]
+    assert [sequence.info["input_texts"] for sequence in found] == [["w1 w2"], ["w3"]]
+    assert [[t] for t in found.info["generated_texts"]] == [sequence.info["generated_texts"] for sequence in found]
+
+
+def test_paths_that_cannot_be_written(gpt2: inseq.AttributionModel, tmp_path: Any) -> None:
+    found = gpt2.attribute("w1 w2", **SHORT)
+    for write in (found.save, found.save_html):
+        with pytest.raises(ArgumentError, match=r"Cannot write '.*nowhere.*': No such file or directory. Choose a path"):
+            write(tmp_path / "nowhere" / "result")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_target_of_one_s_own(gpt2: inseq.AttributionModel) -> None:
     def doubled(p: Any, *, factor: float = 2.0) -> Any:
         return factor * p.logits.gather(-1, p.ids[:, None])[:, 0]
@@ -250,7 +282,11 @@ BAD: list[tuple[dict[str, Any], type[InseqError], str]] = [
     ({"attribute_targets": True}, UnknownArgumentError, "'attribute_targets'. Did you mean 'attribute_target'"),
     ({"n_steps": 3}, UnknownArgumentError, "saliency takes no options"),
     ({"n_steps": 0, "method": "integrated_gradients"}, ArgumentError, "n_steps=0 must be at least 1"),
-    ({"baseline": "nope nope", "method": "occlusion"}, ArgumentError, "baseline='nope nope' is not a token"),
+    (
+        {"baseline": "nope nope", "method": "occlusion"},
+        ArgumentError,
+        "is a text of 2 tokens, and there are",
+    ),
     ({"baseline": torch.zeros(3), "method": "occlusion"}, ArgumentError, r"shape \(3,\), expected \(\d+, 32\)"),
     ({"method": 3}, UnknownNameError, "Unknown method 3"),
     ({"step_scores": None}, ArgumentError, "step_scores must be a list of step functions' names, got NoneType"),
@@ -258,6 +294,10 @@ BAD: list[tuple[dict[str, Any], type[InseqError], str]] = [
     ({"generation_args": "long"}, ArgumentError, "generation_args must be a mapping, got str"),
     ({"attr_pos_start": "2"}, ArgumentError, "attr_pos_start must be a whole number, got str"),
     ({"attr_pos_end": 3.0}, ArgumentError, "attr_pos_end must be a whole number, got float"),
+    ({"attr_pos_end": True}, ArgumentError, "attr_pos_end must be a whole number, got bool"),
+    ({"attribute_target": "yes"}, ArgumentError, r"attribute_target must be True or False, got str \('yes'\)"),
+    ({"granular": 2}, ArgumentError, "granular must be True or False, got int"),
+    ({"show_progress": "no"}, ArgumentError, "show_progress must be True or False, got str"),
     ({"method": "lime", "n_samples": "5"}, ArgumentError, "n_samples must be a whole number, got str"),
     ({"method": "lime", "ridge": True}, ArgumentError, "ridge must be a number, got bool"),
     ({"logprob": "no"}, ArgumentError, "logprob must be True or False, got str"),
@@ -301,8 +341,18 @@ def test_bad_models() -> None:
         inseq.load_model(model, tokenizer=3)
     with pytest.raises(ArgumentError, match=r"model must be a hub name, a directory or a loaded transformers model, got int"):
         inseq.load_model(3)
-    with pytest.raises(ArgumentError, match="device='gpu' is not a torch device"):
-        inseq.load_model("demo/gpt2", device="gpu")
+    for device in ("gpu", "cuda:99"):
+        with pytest.raises(ArgumentError, match=rf"device={device!r} is not a torch device of this machine, which has cpu"):
+            inseq.load_model("demo/gpt2", device=device)
+        with pytest.raises(ArgumentError, match="is not a torch device of this machine"):
+            inseq.load_model(model, tokenizer=zoo.tokenizer("words"), device=device)
+    for name in ("nobody/no-such-model", "no-such-directory"):
+        with pytest.raises(ArgumentError, match=rf"No model could be loaded from '{name}'.*Check the spelling, HF_ENDPOINT"):
+            inseq.load_model(name)
+    with pytest.raises(ArgumentError, match=r"model_kwargs must be a mapping, got str \('8bit'\)"):
+        inseq.load_model("demo/gpt2", model_kwargs="8bit")
+    with pytest.raises(ArgumentError, match="tokenizer_kwargs must be a mapping, got int"):
+        inseq.load_model("demo/gpt2", tokenizer_kwargs=3)
     with pytest.raises(UnknownNameError, match=r"Unknown bundled model 'demo/gpt3'. Did you mean 'demo/gpt2'"):
         inseq.load_model("demo/gpt3")
     with pytest.raises(UnknownNameError, match=r"Unknown method 'saliancy'"):

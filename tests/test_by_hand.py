@@ -8,7 +8,7 @@ import reference as ref
 import reference_by_hand as hand
 import torch
 from harness import relative
-from test_properties import unknown_but_ends
+from rows import unknown_but_ends
 
 
 @pytest.mark.parametrize("name", hand.MODELS)

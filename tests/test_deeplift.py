@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 import zoo
 from harness import relative
-from test_properties import METHODS, unknown_but_ends
+from rows import METHODS, unknown_but_ends
 from torch import Tensor, nn
 
 from inseq.engine.requests import Prediction, Rescale
@@ -30,7 +30,7 @@ TARGETS = {**ref.STEP_FUNCTIONS, "margin": margin}
 TARGETS.pop("log_probability")
 
 
-@pytest.mark.parametrize("name", [name for name in zoo.ZOO if name not in METHODS["deeplift"].refused])
+@pytest.mark.parametrize("name", [name for name in zoo.ZOO if name not in METHODS["deeplift"].refuses])
 def test_scores_sum_to_the_change_from_the_baseline(name: str) -> None:
     made, _ = harness.adapter(name)
     chosen = harness.cases(name)[::2]

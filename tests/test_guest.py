@@ -7,18 +7,20 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+import harness
 import numpy as np
 import pytest
 import torch
 import zoo
-from test_properties import METHODS
+from rows import METHODS
 
 import inseq
 from inseq.engine.scheduler import Engine
+from inseq.errors import UnsupportedModelError
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks", "_state_dict_hooks")
 PAIRS = [("gpt2", "sdpa", "words"), ("llama", "eager", "words_bos"), ("marian", "sdpa", "words_eos")]
@@ -46,6 +48,10 @@ def snapshot(model: Any, tokenizer: Any) -> dict[str, Any]:
 
 def _fields(thing: Any) -> dict[str, str]:
     return {key: repr(value) for key, value in sorted(vars(thing).items())}
+
+
+def options(method: str, model: Any) -> dict[str, Any]:
+    return harness.given(METHODS[method].options, model, model.config.is_encoder_decoder)
 
 
 @contextmanager
@@ -78,13 +84,19 @@ def pair(request: pytest.FixtureRequest) -> tuple[Any, Any]:
     return fresh(name, attention), copy.deepcopy(zoo.tokenizer(kind))
 
 
+def refuses(model: Any, method: str) -> bool:
+    """Whether a method cannot be right on this architecture: then the refusal must leave no trace."""
+    return model.config.model_type in METHODS[method].refuses
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_after_success(pair: tuple[Any, Any], method: str) -> None:
     model, tokenizer = pair
     texts, arguments, scores = ["w1 w2 w3", "w4 w5"], {"max_new_tokens": 4, "do_sample": False}, ["probability"]
     kept = copy.deepcopy((texts, arguments, scores))
-    with unchanged(model, tokenizer):
-        loaded = inseq.load_model(model, method, tokenizer=tokenizer)
+    expected = pytest.raises(UnsupportedModelError) if refuses(model, method) else nullcontext()
+    with unchanged(model, tokenizer), expected:
+        loaded = inseq.load_model(model, method, tokenizer=tokenizer, **options(method, model))
         loaded.attribute(texts, step_scores=scores, generation_args=arguments, show_progress=False)
     assert (texts, arguments, scores) == kept
 
@@ -97,7 +109,7 @@ def test_after_an_error_or_an_interruption(
 ) -> None:
     """Something goes wrong inside the ``at``-th module call of the forward, deep in the model."""
     model, tokenizer = pair
-    loaded = inseq.load_model(model, method, tokenizer=tokenizer)
+    loaded = inseq.load_model(model, method, tokenizer=tokenizer, **options(method, model))
     head = model.get_output_embeddings()
     calls = []
 
@@ -112,7 +124,8 @@ def test_after_an_error_or_an_interruption(
         for _ in range(8):
             loaded.attribute("w1 w2 w3", generation_args={"max_new_tokens": 2}, show_progress=False)
 
-    with unchanged(model, tokenizer), pytest.raises(type(error)):
+    expected = (type(error), UnsupportedModelError) if refuses(model, method) else type(error)
+    with unchanged(model, tokenizer), pytest.raises(expected):
         several()
     handle.remove()
 
@@ -160,8 +173,12 @@ def test_an_engine_survives_an_error(pair: tuple[Any, Any], monkeypatch: pytest.
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 def test_inside_the_caller_s_own_gradient_mode(pair: tuple[Any, Any], mode: Any, method: str) -> None:
     model, tokenizer = pair
-    loaded = inseq.load_model(model, method, tokenizer=tokenizer)
+    loaded = inseq.load_model(model, method, tokenizer=tokenizer, **options(method, model))
     arguments = {"generation_args": {"max_new_tokens": 3}, "show_progress": False}
+    if refuses(model, method):
+        with mode(), pytest.raises(UnsupportedModelError):
+            loaded.attribute("w1 w2", **arguments)
+        return
     outside = loaded.attribute("w1 w2", **arguments)
     with mode():
         inside = loaded.attribute("w1 w2", **arguments)

@@ -8,6 +8,7 @@ from typing import Any
 import harness
 import pytest
 import torch
+import transformers
 import zoo
 from harness import relative
 from transformers import GPT2LMHeadModel, GPT2Model
@@ -22,7 +23,7 @@ from inseq.models.check import check
 from inseq.text.encode import Encoder
 
 ENTRIES = [(name, kind) for name, recipe in zoo.ZOO.items() for kind in recipe.attention]
-THROUGH_OUTPUTS = {"gpt_neo", "bloom", "falcon", "gptj"}
+THROUGH_OUTPUTS = {"gpt_neo", "bloom", "falcon"}
 SCALED = {"marian", "marian_separate", "pegasus"}
 
 
@@ -140,3 +141,77 @@ def test_a_checkpoint_without_its_tokenizer_says_so(tmp_path: Path) -> None:
     zoo.build("gpt2").save_pretrained(tmp_path)
     with pytest.raises(inseq.errors.ArgumentError, match=r"No tokenizer could be loaded from .* pass tokenizer="):
         inseq.load_model(tmp_path)
+
+
+NESTED = {"vocab_size": 97, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+GEMMA = {**NESTED, "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 64, "query_pre_attn_scalar": 8}
+
+
+def gemma3_with_eyes() -> Any:
+    eyes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 28}
+    return transformers.Gemma3ForConditionalGeneration(
+        transformers.Gemma3Config(
+            text_config=GEMMA, vision_config={**eyes, "patch_size": 14}, mm_tokens_per_image=1, image_token_index=96
+        )
+    )
+
+
+def t5_gemma() -> Any:
+    config = transformers.T5GemmaConfig(encoder=GEMMA, decoder=GEMMA, vocab_size=97, pad_token_id=zoo.PAD)
+    config.decoder_start_token_id = zoo.BOS
+    return transformers.T5GemmaForConditionalGeneration(config)
+
+
+def two_berts() -> Any:
+    bert = {**NESTED, "max_position_embeddings": 48}
+    config = transformers.EncoderDecoderConfig.from_encoder_decoder_configs(
+        transformers.BertConfig(**bert),
+        transformers.BertConfig(**{**bert, "num_hidden_layers": 3}, is_decoder=True, add_cross_attention=True),
+    )
+    config.decoder_start_token_id, config.pad_token_id, config.eos_token_id = zoo.BOS, zoo.PAD, zoo.EOS
+    return transformers.EncoderDecoderModel(config)
+
+
+@pytest.mark.parametrize(("make", "layers", "positions"), [(gemma3_with_eyes, 2, 64), (t5_gemma, 2, 64), (two_berts, 3, 48)])
+def test_configurations_made_of_parts(make: Any, layers: int, positions: int) -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        made = make().eval()
+    model = inseq.load_model(made, tokenizer=zoo.tokenizer("words_eos" if made.config.is_encoder_decoder else "words"))
+    assert (model.capabilities.attention, model.capabilities.max_positions) == ("interface", positions)
+    (found,) = model.attribute("w1 w2 w3", method="attention", generation_args={"max_new_tokens": 3}, show_progress=False)
+    scores = found.target_attributions if found.source_attributions is None else found.source_attributions
+    assert scores.shape[2:] == (layers, 4)
+    target = torch.tensor([[t.id for t in found.target]])
+    given = {"input_ids": target}
+    if made.config.is_encoder_decoder:
+        given = {"input_ids": torch.tensor([[t.id for t in found.source]]), "decoder_input_ids": target}
+    with torch.no_grad():
+        predicted = made(**given).logits[0, found.attr_pos_start - 1 : -1].softmax(-1)
+    (scored,) = model.attribute(
+        "w1 w2 w3", step_scores=["probability"], generation_args={"max_new_tokens": 3}, show_progress=False
+    )
+    own = predicted.gather(-1, target[0, found.attr_pos_start :, None])[:, 0]
+    assert relative(scored.step_scores["probability"], own) < 1e-5
+
+
+def test_positions_that_begin_after_the_padding_index() -> None:
+    """RoBERTa and its kin count positions from the padding index on, so two rows of the table serve no token."""
+    config = transformers.RobertaConfig(**NESTED, max_position_embeddings=20, pad_token_id=1, is_decoder=True)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        made = transformers.RobertaForCausalLM(config).eval()
+    model = inseq.load_model(made, tokenizer=zoo.tokenizer("words"))
+    assert model.capabilities.max_positions == 18
+    fits = " ".join(["w1"] * 18)
+    assert len(model.attribute("w1", fits, show_progress=False)[0].target) == 18
+    with pytest.raises(inseq.errors.ArgumentError, match=r"needs 19 positions .* has 18"):
+        model.attribute("w1", fits + " w1", show_progress=False)
+
+
+def test_a_model_that_predicts_several_tokens_at_once_is_refused() -> None:
+    sizes = {"hidden_size": 32, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64}
+    sizes |= {f"num_{part}_{what}": 2 for part in ("encoder", "decoder") for what in ("layers", "attention_heads")}
+    config = transformers.ProphetNetConfig(vocab_size=97, **sizes, max_position_embeddings=64, decoder_start_token_id=0)
+    with pytest.raises(UnsupportedModelError, match=r"hidden states of shape \(1, \d, 3, 32\).*more than the next token"):
+        inseq.load_model(transformers.ProphetNetForConditionalGeneration(config).eval(), tokenizer=zoo.tokenizer("words_eos"))

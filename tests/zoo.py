@@ -136,7 +136,7 @@ _RECIPES = (
         attention=EAGER,
     ),
     _decoder("falcon", "FalconConfig", {**LLM, "ffn_hidden_size": 64}),
-    _decoder("gptj", "GPTJConfig", {**GPT, "rotary_dim": 4}, attention=EAGER),
+    _decoder("gptj", "GPTJConfig", {**GPT, "rotary_dim": 4}),
     _decoder("mixtral", "MixtralConfig", {**GROUPED, "num_local_experts": 4, "num_experts_per_tok": 2}),
     _seq2seq("marian", "MarianConfig", {**SEQ2SEQ, "decoder_vocab_size": VOCAB, "scale_embedding": True}, PAD),
     _seq2seq(

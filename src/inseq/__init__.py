@@ -9,13 +9,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from inseq._register import register_step_function
     from inseq.api import (
         AttributionModel,
         list_feature_attribution_methods,
         list_step_functions,
         load_model,
     )
+    from inseq.engine.requests import Prediction
     from inseq.result.output import FeatureAttributionOutput, FeatureAttributionSequenceOutput, merge_attributions
+    from inseq.targets import StepFunctionArgs, step_function
 
 __version__ = "1.0.0.dev0"
 
@@ -23,20 +26,28 @@ _HOMES = {
     "AttributionModel": "inseq.api",
     "FeatureAttributionOutput": "inseq.result.output",
     "FeatureAttributionSequenceOutput": "inseq.result.output",
+    "Prediction": "inseq.engine.requests",
+    "StepFunctionArgs": "inseq.targets",
     "list_feature_attribution_methods": "inseq.api",
     "list_step_functions": "inseq.api",
     "load_model": "inseq.api",
     "merge_attributions": "inseq.result.output",
+    "register_step_function": "inseq._register",
+    "step_function": "inseq.targets",
 }
 
 __all__ = [
     "AttributionModel",
     "FeatureAttributionOutput",
     "FeatureAttributionSequenceOutput",
+    "Prediction",
+    "StepFunctionArgs",
     "list_feature_attribution_methods",
     "list_step_functions",
     "load_model",
     "merge_attributions",
+    "register_step_function",
+    "step_function",
 ]
 
 

@@ -23,9 +23,9 @@ class Entry(Generic[F]):
 
     @property
     def options(self) -> dict[str, Any]:
-        """Keyword-only parameters of the function and their defaults."""
-        parameters = inspect.signature(self.function).parameters.values()
-        return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+        """Parameters after the first that can be given by name, and their defaults."""
+        parameters = list(inspect.signature(self.function).parameters.values())
+        return {p.name: p.default for p in parameters[1:] if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)}
 
     @property
     def summary(self) -> str:
@@ -44,16 +44,24 @@ class Registry(Generic[F]):
         """Decorate a function to register it under ``name``.
 
         Raises:
-            ValueError: if the name is taken.
+            ArgumentError: if the name is taken.
         """
 
         def add(function: F) -> F:
-            if name in self._entries:
-                raise ValueError(f"{self.kind} {name!r} is already registered; choose another name.")
-            self._entries[name] = Entry(name, function, facts)
+            self.add(name, function, facts)
             return function
 
         return add
+
+    def add(self, name: str, function: F, facts: dict[str, Any], *, overwrite: bool = False) -> None:
+        """Register a function.
+
+        Raises:
+            ArgumentError: if the name is taken, unless ``overwrite``.
+        """
+        if name in self._entries and not overwrite:
+            raise ArgumentError(f"{self.kind} {name!r} is already registered; choose another name.")
+        self._entries[name] = Entry(name, function, facts)
 
     def __iter__(self) -> Iterator[str]:
         self._load_plugins()

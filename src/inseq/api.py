@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,17 @@ import transformers
 
 from inseq import __version__, demo
 from inseq._assemble import sequence_output
-from inseq._registry import Entry, bind
+from inseq._contrast import compare, with_contrasts
+from inseq._plan import Explained, Plan, plan_call
+from inseq._registry import bind
+from inseq.engine.measures import Counters
 from inseq.engine.requests import StepFunction
-from inseq.engine.scheduler import Counters, Engine
-from inseq.errors import ArgumentError, UnsupportedModelError
+from inseq.engine.scheduler import Engine
+from inseq.errors import ArgumentError
 from inseq.methods import method as methods
 from inseq.models.adapter import Adapter
 from inseq.models.check import Capabilities, check
+from inseq.models.edits import guest
 from inseq.models.loading import generate, load_adapter
 from inseq.result.output import FeatureAttributionOutput
 from inseq.targets import step_function as step_functions
@@ -30,7 +33,8 @@ GRANULAR_ENTRIES = 2**26
 """How many scores a call keeps unreduced (256 MiB of float32) unless ``granular`` decides."""
 
 DEFAULT_METHOD = "saliency"
-DEFAULT_TARGET = "probability"
+OF_EACH = ("input_texts", "generated_texts", "contrast")
+"""Facts of a call that have an entry for each text."""
 
 
 def load_model(
@@ -63,6 +67,9 @@ def load_model(
     """
     entry = methods[method or DEFAULT_METHOD]
     bind(method_options, {entry.name: entry.options}, also=set(load_model.__kwdefaults__ or ()))
+    for argument, value in (("model_kwargs", model_kwargs), ("tokenizer_kwargs", tokenizer_kwargs)):
+        if value is not None and not isinstance(value, Mapping):
+            raise ArgumentError(f"{argument} must be a mapping, got {type(value).__name__} ({value!r}).")
     adapter = load_adapter(
         demo.directory(model) if isinstance(model, str) and model.startswith("demo/") else model,
         tokenizer,
@@ -83,28 +90,6 @@ def list_feature_attribution_methods() -> list[str]:
 def list_step_functions() -> list[str]:
     """The names of all step functions, in alphabetical order."""
     return list(step_functions)
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """The options of one call, bound before anything runs."""
-
-    method: Entry[Callable[..., Any]]
-    method_options: dict[str, Any]
-    target_name: str
-    target: StepFunction
-    recorded: dict[str, StepFunction]
-    options: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class _Job:
-    """One text with its ids, and the window of generated tokens to explain."""
-
-    source: list[int]
-    target: list[int]
-    first: int
-    window: tuple[int, int]
 
 
 class AttributionModel:
@@ -177,33 +162,36 @@ class AttributionModel:
                 positions count from the end.
             attr_pos_end: the position after the last one to explain.
             attribute_target: whether the generated prefix receives scores beside an encoder's source.
-            attributed_fn: the target, a step function's name or a function of a prediction; the probability by default.
+            attributed_fn: the target, a step function's name or a function of a prediction (or of ``args``, as Inseq 0.7.1
+                has them); the probability by default.
             step_scores: step functions to record for every explained token.
             show_progress: whether a bar is shown on long runs.
             batch_size: how many texts are generated at a time; it changes no number.
             generation_args: arguments of transformers' ``generate``.
             granular: whether scores are kept for every embedding dimension, layer and head; by default while they are few.
-            **options: options of the method, of the target and of the step scores.
+            **options: options of the method, of the target and of the step scores. Contrastive step functions take
+                ``contrast_targets`` (another output for each text, or its ids; of a decoder-only model prompt and
+                continuation), ``contrast_sources`` (another source for each), ``contrast_targets_alignments`` (pairs of
+                positions in ``target`` and in the contrast; automatic where none is given, see
+                :func:`inseq.text.align.align`) and ``contrast_force_inputs`` (whether the target, too, compares with
+                predictions under the contrast's own context).
 
         Returns:
-            One sequence output per text, and what was done in ``info``.
+            One sequence output per text, and what was done in ``info``; ``info["contrast"]`` says, for each text, which
+            positions and tokens were compared.
 
         Raises:
             ArgumentError, UnknownNameError, UnknownArgumentError: for an argument that cannot be used.
             UnsupportedModelError: if the method cannot be right on this architecture.
         """
         started = time.perf_counter()
-        plan = self._plan(method, attributed_fn, step_scores, options)
+        also = set(AttributionModel.attribute.__kwdefaults__ or ()) | {"method"}
+        plan = plan_call(self, method, attributed_fn, step_scores, options, self._method_options, also)
         texts = checked_texts(input_texts, "input_texts")
-        if generation_args is not None and not isinstance(generation_args, Mapping):
-            raise ArgumentError(f"generation_args must be a mapping, got {type(generation_args).__name__}.")
-        if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
-            raise ArgumentError(f"batch_size={batch_size!r} must be a whole number of at least 1, or None for all at once.")
-        for name, value in (("attr_pos_start", attr_pos_start), ("attr_pos_end", attr_pos_end)):
-            if value is not None and not isinstance(value, int):
-                raise ArgumentError(f"{name} must be a whole number, got {type(value).__name__} ({value!r}).")
+        _check_kinds(generation_args, batch_size, {"attr_pos_start": attr_pos_start, "attr_pos_end": attr_pos_end})
+        _check_flags(attribute_target=attribute_target, show_progress=show_progress, granular=granular or False)
         ids = self._ids(texts, generated_texts, dict(generation_args or {}), batch_size)
-        jobs = [_Job(*each, _window(each[1], each[2], attr_pos_start, attr_pos_end)) for each in ids]
+        jobs = [Explained(*each, _window(each[1], each[2], attr_pos_start, attr_pos_end)) for each in ids]
         kept = self._is_granular(jobs, plan, attribute_target) if granular is None else granular
         examples = [
             self._adapter.example(
@@ -211,19 +199,26 @@ class AttributionModel:
             )
             for job in jobs
         ]
-        self._engine.counters = Counters()
-        found = self._engine.run(
-            [(x, plan.method.function(x, **plan.method_options)) for x in examples],
-            plan.target,
-            plan.recorded,
-            progress=show_progress,
-        )
         info = self._info(plan, jobs, generated_texts is not None, kept, attribute_target, texts)
+        if plan.compared.wanted:
+            comparisons = compare(self._adapter, plan, jobs, texts)
+            examples = with_contrasts(examples, comparisons)
+            info["contrast"] = comparisons.facts
+            info["notes"] += comparisons.notes
+        with guest(self.model):
+            self._engine.counters = Counters()
+            found = self._engine.run(
+                [(x, plan.method.function(x, **plan.method_options)) for x in examples],
+                plan.target,
+                plan.recorded,
+                progress=show_progress,
+            )
+            counters = asdict(self._engine.counters)
         info["exec_time"] = time.perf_counter() - started
-        info["counters"] = asdict(self._engine.counters)
+        info["counters"] = counters
         outputs = [
-            sequence_output(x, attribution, scores, self._tokens(job), job.window, plan.method.facts, info)
-            for job, x, (attribution, scores) in zip(jobs, examples, found, strict=True)
+            sequence_output(x, attribution, scores, self._tokens(job), job.window, plan.method.facts, _info_of(info, i))
+            for i, (job, x, (attribution, scores)) in enumerate(zip(jobs, examples, found, strict=True))
         ]
         return FeatureAttributionOutput(outputs, info=info)
 
@@ -232,30 +227,6 @@ class AttributionModel:
         texts = checked_texts(input_texts, "input_texts")
         ids = self._ids(texts, None, generation_args, batch_size)
         return [self.tokenizer.decode(target[first:], skip_special_tokens=True) for _, target, first in ids]
-
-    def _plan(self, name: str | None, target: Any, scores: str | Sequence[str], options: dict[str, Any]) -> _Plan:
-        entry = methods[name or self.method]
-        if entry.facts.get("needs") == "attention" and self.capabilities.attention is None:
-            raise UnsupportedModelError(
-                f"{type(self.model).__name__} does not give its attention weights, which {entry.name!r} needs. Load it with "
-                "attn_implementation='eager', or use 'saliency', which needs none."
-            )
-        target = _named_step_function(target or DEFAULT_TARGET)
-        if not isinstance(scores, str | list | tuple):
-            raise ArgumentError(f"step_scores must be a list of step functions' names, got {type(scores).__name__}.")
-        recorded = [step_functions[s] for s in ([scores] if isinstance(scores, str) else scores)]
-        own = self._method_options if entry.name == self.method else {}
-        takers = {entry.name: entry.options, f"target {target.name}": target.options}
-        takers |= {f"step score {step.name}": step.options for step in recorded}
-        bound = bind(options, takers, also=set(AttributionModel.attribute.__kwdefaults__ or ()) | {"method"})
-        return _Plan(
-            method=entry,
-            method_options={**own, **bound[entry.name]},
-            target_name=target.name,
-            target=partial(target.function, **bound[f"target {target.name}"]),
-            recorded={s.name: partial(s.function, **bound[f"step score {s.name}"]) for s in recorded},
-            options={**entry.options, **own, **options},
-        )
 
     def _ids(
         self, texts: list[str], generated: Any, arguments: dict[str, Any], batch_size: int | None
@@ -288,23 +259,23 @@ class AttributionModel:
         return ids
 
     def _check_lengths(self, ids: Sequence[tuple[list[int], list[int], int]]) -> None:
-        limit = self._adapter.max_positions
         for i, (source, target, _) in enumerate(ids):
-            length = max(len(source), len(target))
-            if limit is not None and length > limit:
-                raise ArgumentError(
-                    f"input_texts[{i}] needs {length} positions (what is generated included), and {type(self.model).__name__} "
-                    f"has {limit}. Shorten the text: it is never cut silently."
-                )
+            for side, length in (("source", len(source)), ("decoder", len(target))):
+                limit = self._adapter.max_positions(side) if length else None
+                if limit is not None and length > limit:
+                    raise ArgumentError(
+                        f"input_texts[{i}] needs {length} positions (what is generated included), and "
+                        f"{type(self.model).__name__} has {limit}. Shorten the text: it is never cut silently."
+                    )
 
-    def _tokens(self, job: _Job) -> tuple[Any, Any]:
+    def _tokens(self, job: Explained) -> tuple[Any, Any]:
         encoder = self._adapter.encoder
         given = "generated" if job.source else "prompt"
         roles = [given if i < job.first else "generated" for i in range(len(job.target))]
         target = encoder.tokens(job.target, roles)  # type: ignore[arg-type]
         return (encoder.tokens(job.source, ["source"] * len(job.source)) if job.source else target[: job.first]), target
 
-    def _is_granular(self, jobs: Sequence[_Job], plan: _Plan, attribute_target: bool) -> bool:
+    def _is_granular(self, jobs: Sequence[Explained], plan: Plan, attribute_target: bool) -> bool:
         decoder = attribute_target or not self.is_encoder_decoder
         cells = sum((len(j.source) + decoder * j.window[1]) * (j.window[1] - j.window[0]) for j in jobs)
         for axis in plan.method.facts["axes"]:
@@ -312,7 +283,7 @@ class AttributionModel:
         return cells <= GRANULAR_ENTRIES
 
     def _info(
-        self, plan: _Plan, jobs: Sequence[_Job], forced: bool, granular: bool, attribute_target: bool, texts: list[str]
+        self, plan: Plan, jobs: Sequence[Explained], forced: bool, granular: bool, attribute_target: bool, texts: list[str]
     ) -> dict[str, Any]:
         uses_target = plan.method.facts.get("uses_target", True)
         return {
@@ -330,17 +301,30 @@ class AttributionModel:
             "tokenizer_class": type(self.tokenizer).__name__,
             "dtype": str(next(self.model.parameters()).dtype).removeprefix("torch."),
             "device": str(self.device),
-            "notes": list(self.capabilities.notes),
+            "notes": [*self.capabilities.notes, *plan.notes],
             "versions": {"inseq": __version__, "torch": torch.__version__, "transformers": transformers.__version__},
         }
 
 
-def _named_step_function(target: Any) -> Entry[Callable[..., Any]]:
-    if isinstance(target, str):
-        return step_functions[target]
-    if callable(target):
-        return Entry(getattr(target, "__name__", "custom"), target, {})
-    raise ArgumentError(f"attributed_fn must be a step function's name or a function, got {type(target).__name__}.")
+def _check_kinds(generation_args: Any, batch_size: Any, positions: dict[str, Any]) -> None:
+    if generation_args is not None and not isinstance(generation_args, Mapping):
+        raise ArgumentError(f"generation_args must be a mapping, got {type(generation_args).__name__}.")
+    if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
+        raise ArgumentError(f"batch_size={batch_size!r} must be a whole number of at least 1, or None for all at once.")
+    for name, value in positions.items():
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+            raise ArgumentError(f"{name} must be a whole number, got {type(value).__name__} ({value!r}).")
+
+
+def _check_flags(**flags: Any) -> None:
+    for name, value in flags.items():
+        if not isinstance(value, bool):
+            raise ArgumentError(f"{name} must be True or False, got {type(value).__name__} ({value!r}).")
+
+
+def _info_of(info: dict[str, Any], i: int) -> dict[str, Any]:
+    """The facts of one sequence: those of the call, with its own texts alone."""
+    return {**info, **{key: info[key][i : i + 1] for key in OF_EACH if key in info}}
 
 
 def _window(target: list[int], first: int, start: int | None, end: int | None) -> tuple[int, int]:

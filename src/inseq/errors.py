@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 
 
@@ -31,6 +32,18 @@ class UnsupportedModelError(InseqError, ValueError):
 
 class FileFormatError(InseqError, ValueError):
     """A file is not a result of ours, or it is damaged."""
+
+
+@contextmanager
+def writing(path: object) -> Iterator[None]:
+    """Turn what the file system says about a path into a diagnosis."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or error
+        raise ArgumentError(
+            f"Cannot write {str(path)!r}: {reason}. Choose a path in a directory that you may write to."
+        ) from error
 
 
 def near(name: object, known: Iterable[str]) -> str:

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from inseq.engine.packing import Job
-from inseq.engine.requests import Capture, Gradient, Request, Score, Site
-from inseq.text.example import Example
+from inseq.engine.requests import Activations, Capture, Direction, Gradient, Logits, Replay, Request, Score
+from inseq.text.example import Example, Role
 
 
 def wide(values: Tensor) -> Tensor:
@@ -32,20 +32,35 @@ class Answer(Protocol):
 
 
 class ScoreAnswer:
-    """Values of all variants and steps."""
+    """Values of all variants and steps; a variant has the example's own where it changes nothing before."""
 
     def __init__(self, request: Score) -> None:
         self.shape = (len(request.variants), len(request.example.steps))
         self.values: Tensor | None = None
 
-    def add(self, job: Job, contribution: Float[Tensor, "row step"]) -> None:
+    def add(self, job: Job, contribution: Float[Tensor, "row step *extra"]) -> None:
         if self.values is None:
-            self.values = contribution.new_zeros(self.shape)
+            self.values = contribution.new_zeros(*self.shape, *contribution.shape[2:])
+        if job.remembers:
+            self.values[:] = contribution
         self.values[job.variants.start : job.variants.stop, job.steps.start : job.steps.stop] = contribution
 
     def value(self) -> Tensor:
         assert self.values is not None
         return self.values
+
+
+class LogitsAnswer:
+    """Predictions joined over blocks of steps, off the device."""
+
+    def __init__(self, request: Logits) -> None:
+        self.blocks: dict[int, Tensor] = {}
+
+    def add(self, job: Job, contribution: Float[Tensor, "step vocab"]) -> None:
+        self.blocks[job.steps.start] = contribution.cpu()
+
+    def value(self) -> Tensor:
+        return torch.cat([self.blocks[k] for k in sorted(self.blocks)])
 
 
 class GradientAnswer:
@@ -57,7 +72,7 @@ class GradientAnswer:
         self.rows: dict[int, int] = {}
         self.blocks: dict[int, tuple[Tensor, ...]] = {}
 
-    def add(self, job: Job, contribution: Float[Tensor, "step feature dim"]) -> None:
+    def add(self, job: Job, contribution: Float[Tensor, "step feature *rest"]) -> None:
         start = job.steps.start
         total = self.sums[start] + contribution if start in self.sums else contribution
         rows = self.rows.get(start, 0) + job.rows
@@ -74,70 +89,77 @@ class GradientAnswer:
 
     def _read(self, gradient: Tensor, job: Job) -> tuple[Tensor, ...]:
         x = self.request.example
-        gradient = pad(gradient, (0, 0, 0, len(x.features) - gradient.shape[1]))
+        gradient = pad(gradient, (0, 0) * (gradient.ndim - 2) + (0, len(x.features) - gradient.shape[1]))
         values = self.request.read(gradient)
         return tuple(_folded(v, x).cpu() for v in (values if isinstance(values, tuple) else (values,)))
 
-    @staticmethod
-    def empty(job: Job) -> Tensor:
-        """Room for one job's contribution."""
-        embeds = job.example.embeds
-        return wide(embeds.new_empty(0)).new_zeros(len(job.steps), job.n_features, embeds.shape[1])
 
-    @staticmethod
-    def accumulate(job: Job, rows: range, steps: range, grads: Sequence[Tensor], total: Tensor) -> None:
-        """Add up the weighted rows of some steps' gradients, one tensor per leaf, into ``total``."""
-        n = min(len(steps), len(job.steps) - steps.start)
-        if n <= 0:
-            return
-        x = job.example
-        ends = ([x.n_source] if x.n_source else []) + ([] if len(x.context) else [job.n_decoder])
-        parts = [g[:n, rows.start : rows.stop, :end] for g, end in zip(grads, ends, strict=True)]
-        gradient = wide(torch.cat(parts, dim=2) if len(parts) > 1 else parts[0])
-        assert isinstance(job.request, Gradient)
-        weights = job.request.weights
-        if weights is None:
-            gradient = gradient.sum(1)
-        else:
-            chosen = weights[job.variants.start : job.variants.stop].to(gradient)
-            gradient = torch.einsum("srfd,r->sfd", gradient, chosen)
-        total[steps.start : steps.start + n] += gradient.to(total.device)
+def by_feature(
+    job: Job, rows: range, leaves: Sequence[Tensor], sides: Sequence[Role]
+) -> Float[Tensor, "*lead row feature ..."]:
+    """A job's rows of what stands at the model's positions, by feature.
+
+    Args:
+        job: whose rows.
+        rows: which they are.
+        leaves: Float["*lead row position width"] for each leaf: the two sides' embeddings, or layers.
+        sides: for each leaf the side it runs over; none for the embeddings, which then follow each other as features.
+    """
+    x = job.example
+    ends = {"source": x.n_source, "generated": job.n_decoder}
+    own = [leaf[..., rows.start : rows.stop, :, :] for leaf in leaves]
+    if not sides:
+        decoder = [] if len(x.context) else [job.n_decoder]
+        parts = [g[..., :end, :] for g, end in zip(own, ([x.n_source] if x.n_source else []) + decoder, strict=True)]
+        return wide(torch.cat(parts, dim=-2) if len(parts) > 1 else parts[0])
+    placed = []
+    for leaf, side in zip(own, sides, strict=True):
+        before = x.n_source if side == "generated" else 0
+        end = ends[side]
+        placed.append(pad(leaf[..., :end, :], (0, 0, before, job.n_features - before - end)))
+    return wide(torch.stack(placed, dim=-2))
 
 
 def _folded(values: Tensor, x: Example) -> Tensor:
     return values if x.granular or values.ndim < 3 else torch.linalg.vector_norm(values, dim=-1)
 
 
-class CaptureAnswer:
-    """Attention weights, layer by layer, joined over blocks of steps."""
+class ActivationsAnswer:
+    """Values of layers, for all variants."""
 
-    def __init__(self, request: Capture) -> None:
-        self.blocks: dict[int, dict[Site, list[Tensor]]] = {}
+    def __init__(self, request: Activations) -> None:
+        self.rows: dict[int, Tensor] = {}
 
-    def add(self, job: Job, contribution: dict[Site, list[Tensor]]) -> None:
-        self.blocks[job.steps.start] = contribution
+    def add(self, job: Job, contribution: Float[Tensor, "row feature layer width"]) -> None:
+        self.rows[job.variants.start] = contribution
 
-    def value(self) -> dict[Site, list[Tensor]]:
+    def value(self) -> Tensor:
+        return torch.cat([self.rows[k] for k in sorted(self.rows)])
+
+
+class FoldedAnswer:
+    """What folds made of the layers, joined over blocks of steps."""
+
+    def __init__(self, request: Request[Any]) -> None:
+        self.blocks: dict[int, dict[str, Tensor]] = {}
+
+    def add(self, job: Job, contribution: dict[str, Tensor]) -> None:
+        self.blocks[job.steps.start] = {name: values.cpu() for name, values in contribution.items()}
+
+    def value(self) -> dict[str, Tensor]:
         blocks = [self.blocks[k] for k in sorted(self.blocks)]
         return {
-            site: blocks[0][site]
-            if site == "encoder"
-            else [torch.cat(layers, dim=-2) for layers in zip(*(block[site] for block in blocks), strict=True)]
-            for site in blocks[0]
+            name: first if name == "encoder" else torch.cat([block[name] for block in blocks])
+            for name, first in blocks[0].items()
         }
 
-    @staticmethod
-    def read(job: Job, site: Site, weights: Float[Tensor, "head query key"]) -> Tensor:
-        """One layer's weights for one job, as the request wants them."""
-        x = job.example
-        if site == "encoder":
-            chosen = weights[:, : x.n_source, : x.n_source]
-        else:
-            queries = weights[:, x.at[job.steps.start : job.steps.stop].to(weights.device)]
-            chosen = queries[..., : x.n_source if site == "cross" else job.n_decoder]
-            chosen = chosen if site == "cross" else pad(chosen, (0, x.n_decoder - job.n_decoder))
-        assert isinstance(job.request, Capture)
-        return job.request.read(wide(chosen)).cpu()
 
-
-ANSWERS: dict[type[Request[Any]], Any] = {Score: ScoreAnswer, Gradient: GradientAnswer, Capture: CaptureAnswer}
+ANSWERS: dict[type[Request[Any]], Any] = {
+    Score: ScoreAnswer,
+    Logits: LogitsAnswer,
+    Gradient: GradientAnswer,
+    Activations: ActivationsAnswer,
+    Capture: FoldedAnswer,
+    Direction: FoldedAnswer,
+    Replay: FoldedAnswer,
+}

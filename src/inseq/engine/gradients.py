@@ -13,10 +13,15 @@ from inseq.models.adapter import Reading
 
 def head_cotangents(
     reading: Reading, scores: Float[Tensor, "row step"], real: Bool[Tensor, "row step"]
-) -> Float[Tensor, "row step hidden"]:
-    """Each score's gradient at its own hidden state: one small backward, the vocabulary matrix touched once."""
+) -> Float[Tensor, "row step hidden"] | None:
+    """Each score's gradient at its own hidden state: one small backward, the vocabulary matrix touched once.
+
+    None where the scores do not depend on the hidden states, or have no gradient.
+    """
+    if not scores.requires_grad:
+        return None
     total = scores.masked_fill(~real, 0).sum()
-    (cotangents,) = torch.autograd.grad(total, reading.chosen)
+    (cotangents,) = torch.autograd.grad(total, reading.chosen, allow_unused=True)
     return cotangents
 
 

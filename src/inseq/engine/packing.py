@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import pad
 
-from inseq.engine.requests import Gradient, Request
+from inseq.engine.placing import Memory, joined, padded, place
+from inseq.engine.requests import Deleted, Gradient, Placed, Request
+from inseq.errors import UnsupportedModelError
 from inseq.models.adapter import Inputs
-from inseq.text.example import Example
+from inseq.text.example import Example, Role
 
 OVERHEAD = {"cpu": 10**8}
 """Multiplications that the fixed work of one forward is worth, by kind of device; accelerators do more in that time."""
@@ -22,11 +25,35 @@ ACCELERATOR_OVERHEAD = 10**10
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """A block of steps of some variants of one request."""
+    """A block of steps of some variants of one request.
+
+    Attributes:
+        start: the first feature in which any of the variants differs from the example, where what is before it is taken
+            from ``memory``.
+        memory: of the example; its own job, which has no ``start``, fills it.
+    """
 
     request: Request[Any]
     variants: range
     steps: range
+    start: int = 0
+    memory: Memory | None = None
+
+    @property
+    def remembers(self) -> bool:
+        """Whether the job fills the memory."""
+        return self.memory is not None and not self.start
+
+    def forget(self) -> None:
+        """Empty the memory."""
+        if self.memory is not None:
+            self.memory.tensors = ()
+
+    @property
+    def skipped(self) -> int:
+        """Features that are not run: of the encoder, all or none."""
+        n = self.example.n_source
+        return self.start if not n else n if self.start >= n else 0
 
     @property
     def example(self) -> Example:
@@ -43,7 +70,7 @@ class Job:
 
     @property
     def width(self) -> int:
-        return self.example.n_source + self.n_decoder
+        return self.example.n_source + self.n_decoder - self.skipped
 
     @property
     def n_features(self) -> int:
@@ -59,16 +86,18 @@ class Budget:
         logits: rows x steps x vocabulary.
         cotangents: vector-Jacobian products at a time x rows x padded length x dim.
         overhead: what a further forward costs beside its tokens, in tokens: short examples share one, padded.
+        smallest: with fewer tokens a forward takes no less time, as the weights have to be read anyway.
     """
 
     tokens: int
     logits: int
     cotangents: int
     overhead: int = 64
+    smallest: int = 16
 
     def halved(self) -> Budget:
         tokens, logits, cotangents = (max(1, size // 2) for size in (self.tokens, self.logits, self.cotangents))
-        return Budget(tokens, logits, cotangents, self.overhead)
+        return replace(self, tokens=tokens, logits=logits, cotangents=cotangents)
 
 
 def default_budget(device: torch.device, weights: int, dim: int) -> Budget:
@@ -82,7 +111,7 @@ def default_budget(device: torch.device, weights: int, dim: int) -> Budget:
     overhead = OVERHEAD.get(device.type, ACCELERATOR_OVERHEAD) // max(1, weights)
     if device.type == "cpu":
         return Budget(tokens=max(512, 2**20 // dim), logits=2**25, cotangents=2**19, overhead=overhead)
-    return Budget(tokens=2**15, logits=2**28, cotangents=2**27, overhead=overhead)
+    return Budget(tokens=2**15, logits=2**28, cotangents=2**27, overhead=overhead, smallest=512)
 
 
 def jobs_of(request: Request[Any], causal: bool, overhead: int) -> list[Job]:
@@ -90,7 +119,15 @@ def jobs_of(request: Request[Any], causal: bool, overhead: int) -> list[Job]:
 
     Gradients are cut into blocks of steps of similar prefix length, so that a block's backward covers its own prefix and
     no more. A model that is not causal needs a prefix of its own for every step.
+
+    Raises:
+        UnsupportedModelError: if features are deleted for a model that is not causal, which would see the padding.
     """
+    if not causal and isinstance(request.variants, Deleted):
+        raise UnsupportedModelError(
+            "This model is not causal: it would read the padding of a row that has become shorter, so that deleting a token "
+            "cannot be right. Use removal='replace'."
+        )
     n = len(request.example.steps)
     size = 1 if not causal else block_size(request.example, overhead) if isinstance(request, Gradient) else n
     variants = range(len(request.variants))
@@ -132,6 +169,8 @@ def batches(jobs: Iterable[Job], budget: Callable[[], Budget], vocabulary: int, 
 
 def _room(batch: Sequence[Job], job: Job, budget: Budget, vocabulary: int, causal: bool) -> int:
     """How many rows of a job a batch still takes."""
+    if batch and (batch[0].skipped > 0 or job.skipped > 0) and not _go_on_together(batch[0], job):
+        return 0
     if batch and not causal and batch[0].n_decoder != job.n_decoder:
         return 0
     together = [*batch, job]
@@ -141,7 +180,15 @@ def _room(batch: Sequence[Job], job: Job, budget: Budget, vocabulary: int, causa
     real = sum(j.rows * j.width for j in batch) + job.width
     if (rows + 1) * width - real > max(budget.overhead, real // 16):
         return 0
-    return min(budget.tokens // width, budget.logits // (steps * vocabulary)) - rows
+    held = max(j.width + j.skipped for j in together)
+    return min(budget.tokens // held, budget.logits // (steps * vocabulary)) - rows
+
+
+def _go_on_together(a: Job, b: Job) -> bool:
+    """Rows that go on from remembered keys and values share their number; any encoder outputs can be padded."""
+    if a.example.n_source:
+        return a.skipped > 0 and b.skipped > 0
+    return a.skipped == b.skipped
 
 
 @dataclass(frozen=True)
@@ -153,6 +200,17 @@ class Packed:
     ids: Tensor
     real: Tensor
 
+    def placed(self, side: Role) -> Float[Tensor, "row position width"] | None:
+        """What the values of a layer on ``side`` are exchanged for, where that is what the variants alter."""
+        parts = []
+        for job, _ in self.jobs:
+            if not isinstance(job.request.variants, Placed):
+                return None
+            values = job.request.variants.values(job.variants.start, job.variants.stop)
+            n = job.example.n_source
+            parts.append(values[:, :n] if side == "source" else values[:, n : n + job.n_decoder])
+        return padded(parts)
+
     @property
     def tokens(self) -> int:
         source = self.inputs.source
@@ -161,28 +219,9 @@ class Packed:
 
 def pack(jobs: Sequence[Job]) -> Packed:
     """Make the rows of a batch and pad them on the right."""
-    sources, decoders, ats, ids, placed = [], [], [], [], []
-    row = 0
-    for job in jobs:
-        x, r = job.example, job.rows
-        embeds = job.request.variants.rows(x, job.variants.start, job.variants.stop)
-        sources.append(embeds[:, : x.n_source])
-        decoder = x.context.expand(r, -1, -1) if len(x.context) else embeds[:, x.n_source :]
-        decoders.append(decoder[:, : job.n_decoder])
-        ats.append(x.at[job.steps.start : job.steps.stop].expand(r, -1))
-        ids.append(x.step_ids[job.steps.start : job.steps.stop].expand(r, -1))
-        placed.append((job, range(row, row + r)))
-        row += r
-    has_source = sources[0].shape[1] > 0
-    keep = _padded([torch.ones_like(s[:, :, 0], dtype=torch.bool) for s in sources]) if has_source else None
-    real = _padded([torch.ones_like(a, dtype=torch.bool) for a in ats])
-    inputs = Inputs(_padded(sources) if has_source else None, keep, _padded(decoders), _padded(ats))
-    return Packed(inputs, tuple(placed), _padded(ids), real)
-
-
-def _padded(parts: Sequence[Tensor]) -> Tensor:
-    """Join along rows, padding the second axis with zeros."""
-    length = max(part.shape[1] for part in parts)
-    if all(part.shape[1] == length for part in parts):
-        return torch.cat(list(parts)) if len(parts) > 1 else parts[0]
-    return torch.cat([pad(part, (0, 0) * (part.ndim - 2) + (0, length - part.shape[1])) for part in parts])
+    rows = [place(job.request, job.variants, job.steps, job.n_decoder, job.start, job.memory) for job in jobs]
+    ids = [job.example.step_ids[job.steps.start : job.steps.stop].expand(job.rows, -1) for job in jobs]
+    ends = accumulate(job.rows for job in jobs)
+    placed = tuple((job, range(end - job.rows, end)) for job, end in zip(jobs, ends, strict=True))
+    real = padded([torch.ones_like(each, dtype=torch.bool) for each in ids])
+    return Packed(joined(rows), placed, padded(ids), real)

@@ -2,50 +2,29 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from inseq.engine.answers import ANSWERS, Answer, CaptureAnswer, GradientAnswer, wide
-from inseq.engine.edited import edited_reading, with_references
-from inseq.engine.gradients import body_gradients, head_cotangents
-from inseq.engine.packing import Budget, Job, Packed, batches, default_budget, jobs_of, pack
-from inseq.engine.requests import Capture, Edit, Gradient, Prediction, Request, Rescale, Score, StepFunction
-from inseq.models.adapter import Adapter, Inputs, Reading, Site
+from inseq.engine.answers import ANSWERS, Answer
+from inseq.engine.measures import Counters, Measures, Run, StepScores, apart_of
+from inseq.engine.packing import Budget, Job, batches, default_budget, jobs_of, pack
+from inseq.engine.requests import Gradient, Logits, Request, Score, StepFunction, Target
+from inseq.engine.reuse import portions, reusing
+from inseq.models.adapter import Adapter
 from inseq.models.edits import fused_activations, guest, is_out_of_memory
+from inseq.models.reuse import prepare_reuse
 from inseq.text.example import Example
 
 PROGRESS_DELAY = 0.5
 """Seconds before a bar appears: short runs show none."""
 
-StepScores = dict[str, Float[Tensor, " step"]]
-
-
-@dataclass
-class Counters:
-    """What a run cost: model calls, rows and token positions in them, vector-Jacobian products."""
-
-    forwards: int = 0
-    rows: int = 0
-    tokens: int = 0
-    vjps: int = 0
-
-
-@dataclass
-class Run:
-    """What one call of the engine needs to know beside the requests."""
-
-    target: StepFunction
-    recorded: Mapping[str, StepFunction]
-    bar: Any
-    step_scores: dict[int, StepScores] = field(default_factory=dict)
+UNCUT = 10**12
+"""A forward's fixed work, in tokens, at which no gradient is cut into blocks: dropout draws by the length of a row."""
 
 
 class Engine:
@@ -59,15 +38,23 @@ class Engine:
     def __init__(self, adapter: Adapter, budget: Budget | None = None) -> None:
         self.adapter = adapter
         self.budget = budget or default_budget(adapter.device, adapter.n_weights, adapter.axis_size("dim"))
-        self.counters = Counters()
-        self._batched: dict[Edit | None, bool] = {}
+        self._measures = Measures(adapter)
         self._added: list[Job] = []
+
+    @property
+    def counters(self) -> Counters:
+        """What was run since they were last set."""
+        return self._measures.counters
+
+    @counters.setter
+    def counters(self, counters: Counters) -> None:
+        self._measures.counters = counters
 
     def run(
         self,
         plans: Sequence[tuple[Example, Coroutine[Any, Any, Any]]],
-        target: StepFunction,
-        step_functions: Mapping[str, StepFunction] | None = None,
+        target: StepFunction | Target,
+        step_functions: Mapping[str, StepFunction | Target] | None = None,
         *,
         progress: bool = False,
     ) -> list[tuple[Any, StepScores]]:
@@ -82,7 +69,9 @@ class Engine:
         Returns:
             For each plan what its method returned, and the recorded step scores.
         """
-        functions = step_functions or {}
+        functions = {name: Target.of(function) for name, function in (step_functions or {}).items()}
+        shared = {name: f for name, f in functions.items() if not (f.stepwise or f.passes)}
+        examples = [x for x, _ in plans]
         shown = {"disable": not progress, "delay": PROGRESS_DELAY, "unit": "step", "leave": False}
         model = self.adapter.model
         with (
@@ -92,10 +81,14 @@ class Engine:
             fused_activations(model),
             tqdm(total=0, **shown) as bar,
         ):
-            run = Run(target, functions, bar, {id(x): _unrecorded(x, functions) for x, _ in plans})
+            run = Run(Target.of(target), shared, bar, {id(x): _unrecorded(x, functions) for x in examples})
             try:
+                run.contrasts = self._contrasts(examples, [run.target, *functions.values()], run)
                 results = self._drive([plan for _, plan in plans], run)
-                self._record_missing([x for x, _ in plans], run)
+                self._record_missing(examples, run)
+                for name in functions:
+                    if name not in shared:
+                        self._record_alone(name, functions[name], examples, run)
             finally:
                 for _, plan in plans:
                     plan.close()
@@ -120,33 +113,83 @@ class Engine:
                 advance(k, tuple(answers[id(request)] for request in requests))
         return [done[k] for k in range(len(plans))]
 
+    def _contrasts(self, examples: Sequence[Example], targets: Sequence[Target], run: Run) -> dict[int, Tensor]:
+        """Predictions of the contrasts under their own contexts, where a target asks for them: all in full batches."""
+        kinds = {target.contrast for target in targets}
+        asked = {
+            id(x.contrast): Logits(x.contrast.example)
+            for x in examples
+            if x.contrast is not None and ("own" in kinds or ("differing" in kinds and x.contrast.differs.any()))
+        }
+        answers = self._answer(list(asked.values()), run)
+        return {key: answers[id(request)] for key, request in asked.items()}
+
     def _record_missing(self, examples: Sequence[Example], run: Run) -> None:
         if run.recorded:
-            missing = [x for x in examples if any(v.isnan().all() for v in run.step_scores[id(x)].values())]
-            self._answer([Score(x) for x in missing], run)
+            missing = [x for x in examples if any(run.step_scores[id(x)][name].isnan().all() for name in run.recorded)]
+            any_target = next(iter(run.recorded.values()))
+            self._answer([Score(x) for x in missing], replace(run, target=any_target, attributing=False))
+
+    def _record_alone(self, name: str, function: Target, examples: Sequence[Example], run: Run) -> None:
+        """Record a step function that needs forwards of its own."""
+        requests = [Score(x) for x in examples]
+        answers = self._answer(requests, replace(run, target=function, recorded={}, attributing=False))
+        for request in requests:
+            run.step_scores[id(request.example)][name] = answers[id(request)][0]
 
     def _answer(self, requests: Sequence[Request[Any]], run: Run) -> dict[int, Any]:
         """Answer all requests, kind by kind, in batches of similar length."""
         answers: dict[int, Answer] = {id(r): ANSWERS[type(r)](r) for r in requests}
-        for kind in dict.fromkeys(r.kind for r in requests):
-            jobs = [job for r in requests if r.kind == kind for job in jobs_of(r, self.adapter.causal, self.budget.overhead)]
-            run.bar.total += sum(job.rows * len(job.steps) for job in jobs)
-            jobs.sort(key=lambda job: job.width)
-            self._run_jobs(jobs, answers, run)
+        for company in dict.fromkeys(r.company for r in requests):
+            together = [r for r in requests if r.company == company]
+            apart = apart_of(together[0], run)
+            in_one = self._in_one(apart)
+            overhead = UNCUT if apart and apart.passes else self.budget.overhead
+            plans = {id(r): plan for r in together if in_one and not apart and (plan := self._reusing(r)) is not None}
+            whole = [r for r in together if id(r) not in plans]
+            self._run_sorted([job for r in whole for job in jobs_of(r, in_one, overhead)], answers, run)
+            for portion in portions(list(plans.values()), self.budget):
+                self._run_sorted([first for first, _ in portion], answers, run)
+                self._run_sorted([job for _, jobs in portion for job in jobs], answers, run)
+                for first, _ in portion:
+                    first.forget()
         return {key: answer.value() for key, answer in answers.items()}
+
+    def _reusing(self, request: Request[Any]) -> tuple[Job, list[Job]] | None:
+        """How a request is answered from where its variants change on, where the model and the work allow it."""
+        plan = reusing(request, self.budget)
+        return plan if plan is not None and prepare_reuse(self.adapter, plan[0].n_decoder) else None
+
+    def _run_sorted(self, jobs: list[Job], answers: Mapping[int, Answer], run: Run) -> None:
+        run.bar.total += sum(job.rows * len(job.steps) for job in jobs)
+        self._run_jobs(sorted(jobs, key=lambda job: (job.skipped, job.width)), answers, run)
 
     def _run_jobs(self, jobs: Sequence[Job], answers: Mapping[int, Answer], run: Run) -> None:
         """Run jobs batch by batch; out of memory halves the budget and goes on with what is left."""
-        for batch in batches(jobs, lambda: self._room(jobs), self.adapter.vocabulary_size, self.adapter.causal):
+        if not jobs:
+            return
+        apart, vocabulary = apart_of(jobs[0].request, run), self.adapter.vocabulary_size
+        for batch in batches(jobs, lambda: self._room(jobs[0].request, apart), vocabulary, self._in_one(apart)):
             self._added = []
             if not self._fits(batch, answers, run):
                 added = {id(job) for job in self._added}
                 self._run_jobs([job for job in batch if id(job) not in added], answers, run)
 
-    def _room(self, jobs: Sequence[Job]) -> Budget:
-        """What rows may fill: a row with a reference counts twice."""
-        paired = isinstance(jobs[0].request, Gradient) and jobs[0].request.reference is not None
-        return self.budget.halved() if paired else self.budget
+    def _room(self, request: Request[Any], apart: Target | None) -> Budget:
+        """What a forward may hold.
+
+        One row, of which dropout draws; every position's predictions, for stepwise targets; half, where each row has a
+        reference beside it.
+        """
+        if apart and apart.passes:
+            return replace(self.budget, tokens=1)
+        if apart and apart.stepwise:
+            return replace(self.budget, tokens=min(self.budget.tokens, self.budget.logits // self.adapter.vocabulary_size))
+        return self.budget.halved() if isinstance(request, Gradient) and request.reference is not None else self.budget
+
+    def _in_one(self, apart: Target | None) -> bool:
+        """Whether one forward serves several steps."""
+        return self.adapter.causal and not (apart and apart.stepwise)
 
     def _fits(self, batch: Sequence[Job], answers: Mapping[int, Answer], run: Run) -> bool:
         """Run a batch; where the memory does not suffice, halve the budget and answer no."""
@@ -162,131 +205,12 @@ class Engine:
 
     def _run_batch(self, batch: Sequence[Job], answers: Mapping[int, Answer], run: Run) -> None:
         packed = pack(batch)
-        measures: dict[type[Any], Callable[[Packed, Run], Sequence[Any]]] = {
-            Score: self._scores,
-            Gradient: self._gradients,
-            Capture: self._captured,
-        }
-        contributions = measures[type(batch[0].request)](packed, run)
+        contributions = self._measures.measure(packed, run, self.budget)
         for (job, _), contribution in zip(packed.jobs, contributions, strict=True):
             answers[id(job.request)].add(job, contribution)
             self._added.append(job)
             run.bar.update(job.rows * len(job.steps))
 
-    def _count(self, packed: Packed) -> None:
-        self.counters.forwards += 1
-        self.counters.rows += len(packed.inputs.decoder)
-        self.counters.tokens += packed.tokens
 
-    def _evaluate(self, function: StepFunction, logits: Tensor, packed: Packed) -> Float[Tensor, "row step"]:
-        prediction = Prediction(wide(logits).flatten(0, 1), packed.ids.to(logits.device).flatten())
-        return function(prediction).reshape(packed.ids.shape)
-
-    def _record(self, logits: Tensor, packed: Packed, run: Run) -> None:
-        """Step scores cost nothing where the original example ran anyway."""
-        wanted = [
-            (job, rows[job.variants.index(original)])
-            for job, rows in packed.jobs
-            if (original := job.request.variants.original) is not None and original in job.variants
-        ]
-        if not wanted:
-            return
-        for name, function in run.recorded.items():
-            values = wide(self._evaluate(function, logits.detach(), packed)).cpu()
-            for job, row in wanted:
-                scores = run.step_scores[id(job.example)]
-                scores[name] = scores[name].to(values.dtype)
-                scores[name][job.steps.start : job.steps.stop] = values[row, : len(job.steps)]
-
-    def _scores(self, packed: Packed, run: Run) -> list[Tensor]:
-        self._count(packed)
-        reading = self.adapter.read(packed.inputs)
-        self._record(reading.logits, packed, run)
-        with torch.no_grad():
-            values = wide(self._evaluate(run.target, reading.logits, packed)).cpu()
-        return [values[rows.start : rows.stop, : len(job.steps)] for job, rows in packed.jobs]
-
-    def _captured(self, packed: Packed, run: Run) -> list[dict[Site, list[Tensor]]]:
-        """Read the attention of every layer as it comes; no layer waits for another."""
-        self._count(packed)
-        found: list[dict[Site, list[Tensor]]] = [{} for _ in packed.jobs]
-
-        def sink(site: Site, layer: int, weights: Tensor) -> None:
-            for (job, rows), sites in zip(packed.jobs, found, strict=True):
-                if isinstance(job.request, Capture) and site in job.request.sites:
-                    sites.setdefault(site, []).append(CaptureAnswer.read(job, site, weights[rows.start]))
-
-        reading = self.adapter.read(packed.inputs, attention=sink)
-        self._record(reading.logits, packed, run)
-        return found
-
-    def _gradients(self, packed: Packed, run: Run) -> list[Tensor]:
-        request = packed.jobs[0][0].request
-        assert isinstance(request, Gradient)
-        packed = with_references(packed) if isinstance(request.edit, Rescale) else packed
-        self._count(packed)
-        inputs, leaves = _with_leaves(packed, request.edit)
-        if request.edit is None:
-            reading = self.adapter.read(inputs, differentiable=True)
-            self._record(reading.logits, packed, run)
-            scores = self._evaluate(run.target, reading.logits, packed)
-        else:
-            evaluate = partial(self._evaluate, run.target, packed=packed)
-            reading, scores = edited_reading(self.adapter, request.edit, inputs, evaluate)
-        cotangents = head_cotangents(reading, scores, packed.real.to(scores.device))
-        sums = [GradientAnswer.empty(job) for job, _ in packed.jobs]
-        per_product = inputs.decoder.numel() + (0 if inputs.source is None else inputs.source.numel())
-        chunk = max(1, min(self.budget.cotangents // per_product, inputs.at.shape[1]))
-        batched = chunk > 1 and self._can_batch(request.edit, reading, cotangents, inputs.at, leaves)
-        for steps, grads in body_gradients(reading.hidden, cotangents, inputs.at, leaves, chunk, batched):
-            self.counters.vjps += len(steps)
-            for (job, rows), total in zip(packed.jobs, sums, strict=True):
-                GradientAnswer.accumulate(job, rows, steps, grads, total)
-        return sums
-
-    def _can_batch(
-        self, edit: Edit | None, reading: Reading, cotangents: Tensor, at: Tensor, leaves: Sequence[Tensor]
-    ) -> bool:
-        """Whether batched products equal single ones on this model under this edit: measured once, at first use."""
-        if edit not in self._batched:
-            first = slice(0, min(2, at.shape[1]))
-            try:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")
-                    pair = [
-                        next(
-                            body_gradients(reading.hidden, cotangents[:, first], at[:, first], leaves, 2, batched, keep=True)
-                        )[1]
-                        for batched in (True, False)
-                    ]
-                self._batched[edit] = all(_close(a, b) for a, b in zip(*pair, strict=True))
-            except (RuntimeError, NotImplementedError) as error:
-                if is_out_of_memory(error):
-                    raise
-                self._batched[edit] = False
-        return self._batched[edit]
-
-
-def _with_leaves(packed: Packed, edit: Edit | None) -> tuple[Inputs, list[Tensor]]:
-    """Make the features' embeddings leaves of the graph: the encoder's, the decoder's, or both.
-
-    An edit's rules ask what depends on the input; the context does, though nobody asks for its gradient.
-    """
-    source, decoder = packed.inputs.source, packed.inputs.decoder
-    leaves = []
-    if source is not None:
-        leaves.append(source := source.detach().requires_grad_())
-    if not len(packed.jobs[0][0].example.context):
-        leaves.append(decoder := decoder.detach().requires_grad_())
-    elif edit is not None:
-        decoder = decoder.detach().requires_grad_()
-    return replace(packed.inputs, source=source, decoder=decoder), leaves
-
-
-def _unrecorded(x: Example, functions: Mapping[str, StepFunction]) -> StepScores:
+def _unrecorded(x: Example, functions: Mapping[str, Target]) -> StepScores:
     return {name: torch.full((len(x.steps),), torch.nan) for name in functions}
-
-
-def _close(a: Tensor, b: Tensor) -> bool:
-    scale = b.abs().max().clamp_min(1e-12)
-    return bool((a - b).abs().max() <= 1e-2 * scale)

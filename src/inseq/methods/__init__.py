@@ -1,6 +1,32 @@
 """Attribution methods: each is the formula of its paper over requests to the engine."""
 
-from inseq.methods import gradient, internals, perturbation, relevance
+from inseq.methods import (
+    discretized,
+    flow,
+    gradient,
+    integrated,
+    internals,
+    layers,
+    perturbation,
+    reagent,
+    relevance,
+    shapley,
+    surrogate,
+)
 from inseq.methods._method import Attribution, method
 
-__all__ = ["Attribution", "gradient", "internals", "method", "perturbation", "relevance"]
+__all__ = [
+    "Attribution",
+    "discretized",
+    "flow",
+    "gradient",
+    "integrated",
+    "internals",
+    "layers",
+    "method",
+    "perturbation",
+    "reagent",
+    "relevance",
+    "shapley",
+    "surrogate",
+]

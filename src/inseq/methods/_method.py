@@ -17,7 +17,8 @@ method: Registry[Callable[..., Any]] = Registry("method")
 Facts: ``paper`` is a key of the bibliography; ``signed`` says whether scores below zero mean anything; ``axes`` names the
 axes beyond feature and step that a granular result has; ``reduce_by`` the function that aggregates each of them, and
 ``normalize`` whether each step's scores are then divided by their sum of magnitudes; ``uses_target`` whether the
-attributed function matters.
+attributed function matters; ``needs`` what must be reachable inside the model: ``"attention"`` for attention weights,
+``"values"`` for value vectors too.
 """
 
 

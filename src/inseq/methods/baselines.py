@@ -2,75 +2,140 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from inseq.errors import ArgumentError
 from inseq.text.example import Example, Role
 
-Baseline = str | int | Tensor
-"""``"unk"``, ``"pad"``, ``"mask"``, ``"zero"``, ``"mean"``, a token, an id, or embeddings Float["feature dim"] or ["dim"]."""
+Baseline = str | int | Sequence[int] | Tensor | Callable[[Example], Any]
+"""What stands for nothing at each feature.
+
+* ``"unk"``, ``"pad"``, ``"mask"``: a special token. A tokenizer without ``unk`` uses its ``pad``, or else its ``eos``.
+* ``"zero"``, ``"mean"``: the zero embedding, the mean embedding of the vocabulary.
+* a text: one token for all features, or as many tokens as there are features, one for each.
+* an id, or ids (a list or an integer tensor): one for all features, or one for each.
+* embeddings in first-layer units: Float["dim"] for all features, or Float["feature dim"].
+* a function of the :class:`~inseq.text.example.Example` that returns any of these.
+
+Texts, ids and embeddings that name one thing for each feature follow the features' order: the encoder's tokens, then the
+decoder's, if they receive scores. The default is a token, because a model that normalises by the root mean square jumps
+near a zero embedding: on such models a path from ``"zero"`` does not converge.
+"""
 
 _SPECIAL: tuple[Literal["unk", "pad", "mask"], ...] = ("unk", "pad", "mask")
+_EXPECTED = (
+    "'unk', 'pad', 'mask', 'zero', 'mean', a text, an id, ids, embeddings Float[feature, dim] or [dim], or a function of the "
+    "example that returns one of these"
+)
 
 
-def baseline_embeds(x: Example, baseline: Baseline, *, include_eos_baseline: bool = False) -> Float[Tensor, "feature dim"]:
+def baseline_embeds(x: Example, baseline: Any, *, include_eos_baseline: bool = False) -> Float[Tensor, "feature dim"]:
     """Embeddings of the baseline of every feature, in first-layer units.
 
     End-of-sequence tokens and the decoder's start are their own baseline, as the model never reads without them; with
     ``include_eos_baseline`` the former are replaced too.
 
     Raises:
-        ArgumentError: if the tokenizer has no such token, or a tensor has the wrong shape.
+        ArgumentError: if the tokenizer has no such token, an id has no embedding, or a length or a shape is wrong.
     """
-    sides: list[tuple[Role, slice]] = [
-        ("source", slice(0, x.n_source)),
-        ("generated", slice(x.n_source, len(x.features))),
-    ]
-    replaced = torch.cat([_of_side(x, baseline, role, side) for role, side in sides if x.embeds[side].numel()])
-    return torch.where(_kept(x, include_eos_baseline)[:, None], x.embeds, replaced)
+    replaced = _replaced(x, baseline(x) if callable(baseline) else baseline)
+    return torch.where(kept(x, include_eos=include_eos_baseline)[:, None], x.embeds, replaced)
 
 
-def _kept(x: Example, include_eos: bool) -> Tensor:
+def kept(x: Example, *, include_eos: bool) -> Bool[Tensor, " feature"]:
+    """Features that are never removed: the decoder's start, and ends of sequence unless they are included."""
     eos = None if include_eos else x.vocabulary.special_id("eos")
-    kept = x.ids == eos if eos is not None else torch.zeros_like(x.ids, dtype=torch.bool)
+    never = x.ids == eos if eos is not None else torch.zeros_like(x.ids, dtype=torch.bool)
     if x.n_source and len(x.features) > x.n_source:
-        kept[x.n_source] = True
-    return kept
+        never[x.n_source] = True
+    return never
 
 
-def _of_side(x: Example, baseline: Baseline, role: Role, side: slice) -> Tensor:
-    own = x.embeds[side]
-    if isinstance(baseline, Tensor):
-        shape = tuple(x.embeds.shape)
-        if tuple(baseline.shape) not in (shape, shape[1:]):
-            raise ArgumentError(
-                f"baseline is a tensor of shape {tuple(baseline.shape)}, expected {shape} (feature, dim) or {shape[1:]} (dim)."
-            )
-        return baseline.to(x.embeds).expand_as(x.embeds)[side]
-    if baseline == "zero":
-        return torch.zeros_like(own)
-    if baseline == "mean":
-        return x.vocabulary.mean(role).to(own).expand_as(own)
-    return x.vocabulary.embed(torch.tensor([baseline_id(x, baseline)]), role).to(own).expand_as(own)
+def _replaced(x: Example, baseline: Any) -> Float[Tensor, "feature dim"]:
+    if isinstance(baseline, Tensor) and baseline.is_floating_point():
+        return _of_embeddings(x, baseline)
+    if isinstance(baseline, str) and baseline in ("zero", "mean"):
+        return torch.cat([_constant(x, baseline, role).expand_as(x.embeds[side]) for role, side in x.sides])
+    ids = _ids(x, baseline)
+    for role, side in x.sides:
+        _check_range(ids[side], x.vocabulary.size(role), role, baseline)
+    return torch.cat([x.vocabulary.embed(ids[side], role).to(x.embeds) for role, side in x.sides])
 
 
-def baseline_id(x: Example, baseline: str | int) -> int:
-    """The id of the token that a baseline names; a tokenizer without ``unk`` uses its ``pad``, or else its ``eos``."""
-    if isinstance(baseline, int):
-        return baseline
-    if baseline in _SPECIAL:
-        found = x.vocabulary.special_id(baseline)
-        if found is None and baseline == "unk":
-            found = next((i for name in ("pad", "eos") if (i := x.vocabulary.special_id(name)) is not None), None)
-    else:
-        found = x.vocabulary.id_of(baseline)
-    if found is None:
+def _of_embeddings(x: Example, baseline: Tensor) -> Float[Tensor, "feature dim"]:
+    shape = tuple(x.embeds.shape)
+    if tuple(baseline.shape) not in (shape, shape[1:]):
         raise ArgumentError(
-            f"baseline={baseline!r} is not a token of this tokenizer: pass 'zero', 'mean', a token's text that is exactly "
-            "one token, an id, or embeddings."
+            f"baseline is a tensor of shape {tuple(baseline.shape)}, expected {shape} (feature, dim) or {shape[1:]} (dim)."
         )
+    return baseline.to(x.embeds).expand_as(x.embeds)
+
+
+def _constant(x: Example, name: str, role: Role) -> Float[Tensor, " dim"]:
+    return torch.zeros_like(x.embeds[0]) if name == "zero" else x.vocabulary.mean(role).to(x.embeds)
+
+
+def _ids(x: Example, baseline: Any) -> Int[Tensor, " feature"]:
+    """One id for each feature."""
+    n = len(x.features)
+    if isinstance(baseline, str):
+        named = _named_id(x, baseline)
+        ids = _of_text(x, baseline) if named is None else [named]
+    elif isinstance(baseline, Tensor) and baseline.ndim < 2 and not (baseline.dtype == torch.bool or baseline.is_complex()):
+        ids = baseline.flatten().tolist()
+    else:
+        ids = list(baseline) if isinstance(baseline, list | tuple | range) else [baseline]
+        if not all(isinstance(i, int) and not isinstance(i, bool) for i in ids):
+            raise ArgumentError(f"baseline must be {_EXPECTED}; got {type(baseline).__name__} ({str(baseline)[:60]}).")
+    if len(ids) not in (1, n):
+        raise ArgumentError(
+            f"baseline has {len(ids)} ids, and there are {n} features: pass one id, or one for each feature "
+            f"({_order(x)}) in their order."
+        )
+    return torch.tensor(ids).expand(n)
+
+
+def _named_id(x: Example, name: str) -> int | None:
+    """The id of the one token that a baseline names."""
+    if name not in _SPECIAL:
+        return x.vocabulary.id_of(name)
+    found = x.vocabulary.special_id(name)
+    if found is None and name == "unk":
+        found = next((i for other in ("pad", "eos") if (i := x.vocabulary.special_id(other)) is not None), None)
+    if found is None:
+        raise ArgumentError(f"baseline={name!r}: this tokenizer has no such token. Pass {_EXPECTED}.")
     return found
+
+
+def _of_text(x: Example, text: str) -> list[int]:
+    """Ids of a text that has as many tokens as there are features, with or without the tokenizer's special tokens."""
+    n = len(x.features)
+    readings = [x.vocabulary.ids_of(text, special=special) for special in (False, True)]
+    if (ids := next((ids for ids in readings if len(ids) == n), None)) is not None:
+        return ids
+    lengths = " or ".join(dict.fromkeys(str(len(ids)) for ids in readings))
+    raise ArgumentError(
+        f"baseline={text[:60]!r} is a text of {lengths} tokens, and there are {n} features ({_order(x)}): pass one token, "
+        "which stands for all, or a text of as many tokens as there are features."
+    )
+
+
+def _order(x: Example) -> str:
+    return ", then ".join(
+        f"{side.stop - side.start} tokens of the {'source' if role == 'source' else 'decoder'}" for role, side in x.sides
+    )
+
+
+def _check_range(ids: Tensor, size: int, role: Role, baseline: Any) -> None:
+    wrong = ids[(ids < 0) | (ids >= size)]
+    if len(wrong):
+        side = "source" if role == "source" else "decoder"
+        raise ArgumentError(
+            f"baseline={str(baseline)[:60]} names the id {int(wrong[0])}, and the vocabulary of the {side} has {size} "
+            f"embeddings: ids are 0 to {size - 1}."
+        )

@@ -1,16 +1,15 @@
-"""Methods that follow the target's gradient."""
+"""Methods that follow the target's gradient at the input, or near it."""
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from inseq.engine.requests import Gradient, Path, Score, gather
+from inseq.engine.requests import Gradient, Points
 from inseq.errors import ArgumentError
 from inseq.methods._method import Attribution, method
-from inseq.methods.baselines import Baseline, baseline_embeds
+from inseq.methods._options import at_least, one_of
 from inseq.text.example import Example
 
 
@@ -26,45 +25,49 @@ async def input_x_gradient(x: Example) -> Attribution:
     return Attribution((await Gradient(x, read=lambda gradient: gradient * x.embeds)).transpose(0, 1))
 
 
-@method(
-    "integrated_gradients",
-    paper="sundararajan2017axiomatic",
-    signed=True,
-    axes=("dim",),
-    reduce_by=("vnorm",),
-    normalize=True,
-)
-async def integrated_gradients(
-    x: Example, *, n_steps: int = 50, baseline: Baseline = "unk", include_eos_baseline: bool = False
+@method("smooth_grad", paper="smilkov2017smoothgrad", signed=True, axes=("dim",), reduce_by=("vnorm",), normalize=True)
+async def smooth_grad(
+    x: Example,
+    *,
+    n_samples: int = 20,
+    noise: float = 0.1,
+    statistic: str = "mean",
+    seed: int = 0,
 ) -> Attribution:
-    """The gradient collected on the straight way from a baseline to the input.
+    """The gradient's mean, mean square or variance over noisy copies of the input.
 
-    The scores of a step, summed over features and dim, equal the target's change along the way; the diagnostic ``delta``
-    is what is missing. Nodes and weights are Gauss-Legendre's.
+    The mean is SmoothGrad; the mean square is that of Hooker et al. (hooker2019benchmark), the variance VarGrad
+    (adebayo2018local).
 
     Args:
         x: the example.
-        n_steps: how many points of the way are visited.
-        baseline: where the way starts; a token by default, since models that normalise by the root mean square jump at a
-            zero embedding.
-        include_eos_baseline: whether end-of-sequence tokens are replaced too.
+        n_samples: how many noisy copies are made.
+        noise: the standard deviation of the noise, as a share of the embeddings' range in this input; the paper uses 0.1
+            to 0.2.
+        statistic: what is taken over the copies: ``"mean"``, ``"square"`` or ``"variance"``.
+        seed: of the draws; a sample's noise depends on nothing else.
     """
-    if n_steps < 1:
-        raise ArgumentError(f"n_steps={n_steps} must be at least 1; 50 is usual.")
-    b = baseline_embeds(x, baseline, include_eos_baseline=include_eos_baseline)
-    alphas, weights = gauss_legendre(n_steps)
+    at_least("n_samples", n_samples, 2 if statistic == "variance" else 1)
+    one_of("statistic", statistic, ("mean", "square", "variance"))
+    if not noise >= 0:
+        raise ArgumentError(f"noise={noise} must not be below 0.")
+    spread = noise * float(x.embeds.max() - x.embeds.min())
 
-    def read(mean_gradient: Float[Tensor, "step feature dim"]) -> tuple[Tensor, Tensor]:
-        scores = mean_gradient * (x.embeds - b)
-        return scores, scores.sum((1, 2))
+    def points(i: int, j: int) -> Tensor:
+        return x.embeds + spread * torch.stack([draw(x.embeds, seed, k)[1] for k in range(i, j)])
 
-    (scores, total), ends = await gather(
-        Gradient(x, Path(b, alphas), weights, read), Score(x, Path(b, torch.tensor([0.0, 1.0])))
-    )
-    return Attribution(scores.transpose(0, 1), {"delta": total - (ends[1] - ends[0])})
+    def combine(gradient: Float[Tensor, "step row feature dim"], values: Tensor, variants: range) -> Tensor:
+        return torch.cat([gradient.sum(1), (gradient**2).sum(1)], -1) / n_samples
+
+    def read(moments: Float[Tensor, "step feature moments"]) -> Tensor:
+        mean, square = moments.chunk(2, -1)
+        return {"mean": mean, "square": square, "variance": (square - mean**2).clamp_min(0)}[statistic]
+
+    return Attribution((await Gradient(x, Points(n_samples, points), combine, read)).transpose(0, 1))
 
 
-def gauss_legendre(n: int) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
-    """Nodes and weights of the Gauss-Legendre quadrature on [0, 1], exact for polynomials of degree 2n - 1."""
-    nodes, weights = np.polynomial.legendre.leggauss(n)
-    return torch.from_numpy((nodes + 1) / 2), torch.from_numpy(weights / 2)
+def draw(like: Float[Tensor, "feature dim"], seed: int, sample: int) -> tuple[float, Float[Tensor, "feature dim"]]:
+    """A uniform number and standard normal noise that belong to one sample, whatever is drawn beside it."""
+    numbers = torch.Generator().manual_seed((seed * 1_000_003 + sample) % 2**63)
+    share = torch.rand((), generator=numbers, dtype=torch.float64)
+    return float(share), torch.randn(like.shape, generator=numbers, dtype=torch.float64).to(like)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from einops import rearrange
+from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import pad
 
-from inseq.engine.requests import Capture, Site
+from inseq.engine.requests import Altered, Attended, Capture, Choice, HeadChoice, Replay, Site
+from inseq.errors import ArgumentError
 from inseq.methods._method import Attribution, method
 from inseq.text.example import Example
 
@@ -27,25 +32,152 @@ async def dummy(x: Example) -> Attribution:
     uses_target=False,
     needs="attention",
 )
-async def attention(x: Example) -> Attribution:
+async def attention(x: Example, *, layers: Choice = None, heads: Choice = None) -> Attribution:
     """How much the position that writes a token attends to each token before it.
 
     Source tokens have the weights of the decoder's attention to the encoder, decoder tokens those of its self-attention.
     Attention is not an explanation of the target: it says where information was read, not what it changed.
+
+    Args:
+        x: the example.
+        layers: the decoder's layers, all by default: an index, a list, or a (start, end) range; negative from the end.
+        heads: the decoder's heads, likewise. Where layers or heads are chosen, the encoder's own attention is left out.
     """
-    sites: tuple[Site, ...] = ("encoder", "cross") if x.n_source else ()
-    sites += () if len(x.context) else ("decoder",)
+    whole = x.granular and layers is None and heads is None
+    own: tuple[Site, ...] = ("encoder",) if x.n_source and whole else ()
+    found = await Capture(x, fold=lambda: _Weights(x), sites=(*own, *sites_of(x)), layers=layers, heads=heads)
+    scores = rearrange(found["scores"], "step feature ... -> feature step ...")
+    return Attribution(scores, sequence_scores={"encoder_self_attentions": found["encoder"]} if own else {})
 
-    def read(weights: Tensor) -> Tensor:
-        return weights if x.granular else weights.mean(0)
 
-    found = await Capture(x, sites=sites, read=read)
-    read_by_decoder = [found[site] for site in sites if site != "encoder"]
-    joined = [torch.cat(parts, -1) for parts in zip(*read_by_decoder, strict=True)]
-    if not x.granular:
-        return Attribution(torch.stack(joined).mean(0).T)
-    scores = rearrange(torch.stack(joined), "layer head step feature -> feature step layer head")
-    if "encoder" not in found:
-        return Attribution(scores)
-    own = rearrange(torch.stack(found["encoder"]), "layer head query key -> key query layer head")
-    return Attribution(scores, sequence_scores={"encoder_self_attentions": own})
+def sites_of(x: Example) -> tuple[Site, ...]:
+    """The attentions by which the decoder reads the features."""
+    source: tuple[Site, ...] = ("cross",) if x.n_source else ()
+    return source if len(x.context) else (*source, "decoder")
+
+
+class _Weights:
+    """Attention weights of the steps' queries; where the example is not granular, their mean over heads and layers."""
+
+    def __init__(self, x: Example) -> None:
+        self.x = x
+        self.layers: dict[Site, list[Tensor]] = {}
+
+    def add(self, seen: Attended) -> None:
+        x = self.x
+        if seen.site == "encoder":
+            weights = seen.weights
+        else:
+            weights = seen.at_steps(x.n_source if seen.site == "cross" else x.n_decoder)
+        self.layers.setdefault(seen.site, []).append((weights if x.granular else weights.mean(0)).cpu())
+
+    def value(self) -> dict[str, Tensor]:
+        joined = [torch.cat(parts, -1) for parts in zip(*(self.layers[site] for site in sites_of(self.x)), strict=True)]
+        if not self.x.granular:
+            return {"scores": torch.stack(joined).mean(0)}
+        found = {"scores": rearrange(torch.stack(joined), "layer head step feature -> step feature layer head")}
+        if "encoder" in self.layers:
+            own = torch.stack(self.layers["encoder"])
+            found["encoder"] = rearrange(own, "layer head query key -> key query layer head")
+        return found
+
+
+@method(
+    "value_zeroing",
+    paper="mohebbi2023quantifying",
+    signed=False,
+    axes=("layer",),
+    reduce_by=("mean",),
+    normalize=True,
+    uses_target=False,
+    needs="values",
+)
+async def value_zeroing(
+    x: Example,
+    *,
+    layers: Choice = None,
+    heads: HeadChoice = None,
+    metric: Literal["cosine", "euclidean"] = "cosine",
+) -> Attribution:
+    """How far a layer's output moves, at the position that writes a token, when another token's value vectors are zeroed.
+
+    Each layer is changed by itself: it is run again from its clean inputs, once for every token, whose value vectors are
+    nought in all heads or in chosen ones. The distance of the layer's outputs is 1 - cos. As in the paper, the distances
+    of one attention at one position are divided by their sum, and small ones are kept; where nothing moves, all are 0.
+
+    Source tokens are zeroed in the decoder's attention to the encoder, decoder tokens in its self-attention, each with
+    rows of its own that sum to 1. ``encoder_self_scores`` of a granular result is the same for the encoder's
+    self-attention: Float["key query layer"].
+
+    Args:
+        x: the example.
+        layers: the decoder's layers, all by default: an index, a list, or a (start, end) range; negative from the end.
+        heads: the decoder's query heads, likewise, or a mapping from layers to heads. Where layers or heads are chosen, the
+            encoder's own scores are left out.
+        metric: ``"cosine"``, or ``"euclidean"`` for the length of the difference.
+
+    Raises:
+        ArgumentError: for another metric, and for layers or heads that the model does not have.
+        UnsupportedModelError: if the model's attention does not go through transformers' interface.
+    """
+    if metric not in DISTANCES:
+        raise ArgumentError(f"metric={metric!r} is not known; choose from {', '.join(map(repr, DISTANCES))}.")
+    whole = x.granular and layers is None and heads is None
+    own: tuple[Site, ...] = ("encoder",) if x.n_source and whole else ()
+    found = await Replay(
+        x,
+        fold=lambda: _Changes(x),
+        distance=DISTANCES[metric],
+        sites=(*own, *sites_of(x)),
+        layers=layers,
+        heads=heads,
+    )
+    scores = rearrange(found["scores"], "step feature ... -> feature step ...")
+    return Attribution(scores, sequence_scores={"encoder_self_scores": found["encoder"]} if own else {})
+
+
+def cosine_distance(
+    clean: Float[Tensor, "query dim"], altered: Float[Tensor, "token query dim"]
+) -> Float[Tensor, "token query"]:
+    """1 - cos, from the difference of the unit vectors: half its square, to which no digits are lost."""
+    return (unit(altered) - unit(clean)).square().sum(-1) / 2
+
+
+def euclidean_distance(
+    clean: Float[Tensor, "query dim"], altered: Float[Tensor, "token query dim"]
+) -> Float[Tensor, "token query"]:
+    """The length of the difference."""
+    return torch.linalg.vector_norm(altered - clean, dim=-1)
+
+
+def unit(vectors: Float[Tensor, "*row dim"]) -> Float[Tensor, "*row dim"]:
+    """Vectors of length 1; what has no length stays so."""
+    length = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
+    return vectors / torch.where(length > 0, length, 1)
+
+
+DISTANCES = {"cosine": cosine_distance, "euclidean": euclidean_distance}
+
+
+class _Changes:
+    """Rows of changes that sum to 1, layer by layer; where the example is not granular, their mean."""
+
+    def __init__(self, x: Example) -> None:
+        self.x = x
+        self.layers: dict[Site, list[Tensor]] = {}
+
+    def add(self, seen: Altered) -> None:
+        total = seen.changes.sum(0)
+        rows = (seen.changes / torch.where(total > 0, total, 1)).T
+        if seen.site == "decoder":
+            rows = pad(rows, (0, self.x.n_decoder - rows.shape[1]))
+        self.layers.setdefault(seen.site, []).append(rows.cpu())
+
+    def value(self) -> dict[str, Tensor]:
+        scores = torch.cat([torch.stack(self.layers[site], -1) for site in sites_of(self.x)], 1)
+        if not self.x.granular:
+            return {"scores": scores.mean(-1)}
+        found = {"scores": scores}
+        if "encoder" in self.layers:
+            found["encoder"] = rearrange(torch.stack(self.layers["encoder"]), "layer query key -> key query layer")
+        return found

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from transformers import PreTrainedConfig
+from transformers.modeling_outputs import BaseModelOutput
 
-from inseq.errors import UnsupportedModelError
+from inseq.errors import ArgumentError, UnsupportedModelError
+from inseq.models import memory as memories
 from inseq.models.edits import attention_function, attention_implementation, own_attention, rows_to_head
+from inseq.models.tables import Table, table_of
+from inseq.models.taps import module_of, tapped
 from inseq.text.encode import Encoder
 from inseq.text.example import Example, Role
 
@@ -27,15 +33,25 @@ class Inputs:
 
     Attributes:
         source: encoder embeddings in first-layer units, or None for a decoder-only model.
-        source_keep: which source positions are real.
+        source_keep: which source positions are real, and may be attended to.
         decoder: decoder embeddings in first-layer units.
         at: the decoder positions whose predictions are wanted.
+        decoder_keep: which decoder positions may be attended to, remembered ones included; None for all.
+        memory: what another forward left (:attr:`Reading.memory`): the encoder's output, which then stands for ``source``,
+            or keys and values of the positions before the first of ``decoder``.
     """
 
     source: Float[Tensor, "row source dim"] | None
     source_keep: Bool[Tensor, "row source"] | None
     decoder: Float[Tensor, "row decoder dim"]
     at: Int[Tensor, "row step"]
+    decoder_keep: Bool[Tensor, "row position"] | None = None
+    memory: tuple[Tensor, ...] = ()
+
+    @property
+    def past(self) -> int:
+        """How many decoder positions are remembered."""
+        return self.memory[0].shape[2] if self.memory and self.source_keep is None else 0
 
 
 @dataclass(frozen=True)
@@ -46,34 +62,23 @@ class Reading:
         hidden: what enters the vocabulary matrix, at all positions; differentiable to the inputs.
         chosen: the same at ``Inputs.at``, cut from the graph; the logits are differentiable to it.
         logits: predictions at ``Inputs.at``.
+        memory: what later forwards can go on from, where it was to be remembered: the encoder's output, Float["row source
+            hidden"], or keys and values of every layer, alternately, Float["row head position dim"].
     """
 
     hidden: Float[Tensor, "row decoder hidden"]
     chosen: Float[Tensor, "row step hidden"]
     logits: Float[Tensor, "row step vocab"]
+    memory: tuple[Tensor, ...] = ()
 
 
-@dataclass
-class Table:
-    """An embedding table: ``unit`` takes its output to first-layer units, ``feed`` takes those to what the model expects."""
+@dataclass(frozen=True)
+class Tap:
+    """A module whose values are looked at, and which side's positions it runs over."""
 
     module: nn.Module
-    unit: float = 1.0
-    feed: float = 1.0
-
-    @property
-    def weight(self) -> Float[Tensor, "vocab dim"]:
-        weight = self.module.weight
-        assert isinstance(weight, Tensor)
-        return weight
-
-    @property
-    def device(self) -> torch.device:
-        return self.weight.device
-
-    def embed(self, ids: Tensor) -> Tensor:
-        with torch.inference_mode(False), torch.no_grad():
-            return self.module(ids.to(self.device)) * self.unit
+    value: str
+    side: Role
 
 
 class Adapter(ABC):
@@ -90,6 +95,11 @@ class Adapter(ABC):
         self.causal = True
         self.attention_sites: dict[int, tuple[Site, int]] | None = None
         self.attention_outputs = False
+        self.explicit_positions = False
+        self.hides: str | None = None
+        self.reuses: bool | None = None
+        self.reuses_up_to = 0
+        self.cache_name = ""
         head = model.get_output_embeddings()
         if head is None:
             raise UnsupportedModelError(
@@ -126,33 +136,55 @@ class Adapter(ABC):
         tables = {id(table.weight) for table in self.tables.values()} | {id(getattr(self.head, "weight", None))}
         return sum(p.numel() for p in self.model.parameters() if id(p) not in tables)
 
-    @property
-    def max_positions(self) -> int | None:
-        """The longest sequence the model has positions for; None where positions are relative."""
+    def config_of(self, side: str) -> Any:
+        """The configuration of the decoder or of the encoder: a part of the model's own where there are parts."""
         config = self.model.config
+        parts = ("encoder",) if side == "source" else ("decoder", "text_config")
+        return next((p for name in parts if isinstance(p := getattr(config, name, None), PreTrainedConfig)), config)
+
+    def max_positions(self, side: str = "decoder") -> int | None:
+        """The longest sequence the model has positions for; None where positions are relative."""
+        config = self.config_of(side)
         if hasattr(config, "relative_attention_num_buckets"):
             return None
-        limit = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
-        return int(limit) if limit else None
+        stack = "encoder" if side == "source" else "decoder"
+        names = ("max_position_embeddings", "n_positions", f"max_{stack}_position_embeddings")
+        limit = next((int(size) for name in names if (size := getattr(config, name, None))), None)
+        return limit if limit is None else limit - self._positions_before_first(limit)
+
+    def _positions_before_first(self, limit: int) -> int:
+        """Rows of a position table that no token has: RoBERTa and its kin count from the padding index on."""
+        embeds = [module for module in self.model.modules() if isinstance(module, nn.Embedding)]
+        tables = {id(table.module) for table in self.tables.values()}
+        counted = [e for e in embeds if id(e) not in tables and e.num_embeddings == limit and e.padding_idx is not None]
+        return counted[0].padding_idx + 1 if counted and counted[0].padding_idx is not None else 0
 
     def axis_size(self, axis: str) -> int:
         """How long an axis of the model is: ``dim``, ``layer`` or ``head`` of the decoder."""
-        config = self.model.config
+        config = self.config_of("decoder")
         if axis == "dim":
             return self.tables["decoder"].weight.shape[1]
         names = {
             "layer": ("decoder_layers", "num_decoder_layers", "num_hidden_layers"),
-            "head": ("decoder_attention_heads", "num_attention_heads"),
+            "head": ("decoder_attention_heads", "num_decoder_attention_heads", "num_attention_heads"),
         }
         return int(next(size for name in names[axis] if (size := getattr(config, name, None)) is not None))
 
-    def read(self, inputs: Inputs, *, differentiable: bool = False, attention: AttentionSink | None = None) -> Reading:
+    def read(
+        self,
+        inputs: Inputs,
+        *,
+        differentiable: bool = False,
+        attention: AttentionSink | None = None,
+        remember: bool = False,
+    ) -> Reading:
         """Run one forward over a batch; the vocabulary matrix sees the wanted positions alone.
 
         Args:
             inputs: the batch.
             differentiable: whether a graph is kept, from the embeddings to the hidden states and from those to the logits.
             attention: takes the attention weights of every layer as they come: site, layer, weights [row head query key].
+            remember: whether to keep what later forwards can go on from.
 
         Raises:
             UnsupportedModelError: if attention weights are asked of an architecture that does not give them.
@@ -162,12 +194,50 @@ class Adapter(ABC):
             rows_to_head(self.head, inputs.at, differentiable) as caught,
             torch.set_grad_enabled(differentiable),
         ):
-            outputs = self.model(**self.arguments(inputs), use_cache=False, return_dict=True, **more)
+            cache: Any = memories.empty() if remember and inputs.source is None else None
+            if cache is not None or (inputs.memory and inputs.source_keep is None):
+                cache = memories.beginning(inputs.memory) if cache is None else cache
+                more = more | {self.cache_name: cache, "use_cache": True}
+            outputs = self.model(**{"use_cache": False, "return_dict": True} | self.arguments(inputs) | more)
         if not caught:
             raise UnsupportedModelError(f"{type(self.model).__name__} does not call its output embeddings in forward.")
         if attention is not None and more:
             _pour(outputs, attention)
-        return Reading(caught[0], caught[1], outputs.logits)
+        memory: tuple[Tensor, ...] = ()
+        if remember:
+            memory = memories.kept(cache) if inputs.source is None else (outputs.encoder_last_hidden_state,)
+        return Reading(caught[0], caught[1], outputs.logits, memory)
+
+    def taps(self, layers: Sequence[Any]) -> list[Tap]:
+        """Find the modules of layers.
+
+        Raises:
+            UnknownNameError: for a name the model does not have.
+            ArgumentError: for a module that is not part of the model.
+            UnsupportedModelError: for a model whose layers see later tokens.
+        """
+        if layers and not self.causal:
+            raise UnsupportedModelError(
+                f"{type(self.model).__name__} lets later tokens change earlier predictions, so its layers have other values "
+                "at every step. Use 'integrated_gradients' or 'occlusion', which need no layer."
+            )
+        encoder = self.model.get_encoder() if "source" in self.tables else None
+        inside = set() if encoder is None else {id(module) for module in encoder.modules()}
+        found = [module_of(self.model, layer.module) for layer in layers]
+        taps = [
+            Tap(m, layer.value, "source" if id(m) in inside else "generated") for m, layer in zip(found, layers, strict=True)
+        ]
+        for tap in taps:
+            if any(tap.module is table.module for table in self.tables.values()):
+                raise ArgumentError(
+                    "target_layer is the input embeddings, which the features' own scores are about: leave it out, or use "
+                    "'input_x_gradient', 'integrated_gradients' or 'deeplift'."
+                )
+        return taps
+
+    def tapped(self, taps: Sequence[Tap], placed: Tensor | None = None) -> AbstractContextManager[list[Tensor]]:
+        """Look at the values of modules, and exchange those of the first; see :func:`~inseq.models.taps.tapped`."""
+        return tapped([(tap.module, tap.value) for tap in taps], placed)
 
     @contextmanager
     def _attention_to(self, sink: AttentionSink | None) -> Iterator[dict[str, Any]]:
@@ -234,6 +304,7 @@ class Adapter(ABC):
             context=context,
             vocabulary=self,
             granular=granular,
+            decoder_ids=torch.tensor(read, device=decoder.device),
         )
 
     def embed(self, ids: Int[Tensor, " n"], role: Role) -> Float[Tensor, "n dim"]:
@@ -242,8 +313,11 @@ class Adapter(ABC):
 
     def mean(self, role: Role) -> Float[Tensor, " dim"]:
         """The mean embedding of the vocabulary."""
-        table = self.tables["source" if role == "source" else "decoder"]
-        return table.embed(torch.arange(len(table.weight))).mean(0)
+        return self.embed(torch.arange(self.size(role)), role).mean(0)
+
+    def size(self, role: Role) -> int:
+        """How many embeddings there are."""
+        return len(self.tables["source" if role == "source" else "decoder"].weight)
 
     def special_id(self, name: str) -> int | None:
         """The id of the tokenizer's special token of that name."""
@@ -252,6 +326,10 @@ class Adapter(ABC):
     def id_of(self, token: str) -> int | None:
         """The id of a token given by its piece or its text."""
         return self.encoder.id_of(token)
+
+    def ids_of(self, text: str, *, special: bool) -> list[int]:
+        """Ids of a text, with or without the special tokens that the tokenizer adds."""
+        return list(self.encoder.tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"])
 
 
 class DecoderOnly(Adapter):
@@ -263,10 +341,16 @@ class DecoderOnly(Adapter):
 
     def __init__(self, model: Any, encoder: Encoder) -> None:
         super().__init__(model, encoder)
-        self._decoder = _table(model, model)
+        self._decoder = table_of(model, model)
 
     def arguments(self, inputs: Inputs) -> dict[str, Any]:
-        return {"inputs_embeds": inputs.decoder * self._decoder.feed}
+        arguments: dict[str, Any] = {"inputs_embeds": inputs.decoder * self._decoder.feed}
+        if inputs.decoder_keep is not None:
+            arguments["attention_mask"] = inputs.decoder_keep.long()
+            if self.explicit_positions:
+                positions = torch.arange(inputs.past, inputs.decoder_keep.shape[1], device=inputs.decoder.device)
+                arguments["position_ids"] = positions.expand(len(inputs.decoder), -1)
+        return arguments
 
     def id_arguments(self, source: Tensor, decoder: Tensor) -> dict[str, Any]:
         return {"input_ids": decoder}
@@ -277,50 +361,38 @@ class EncoderDecoder(Adapter):
 
     def __init__(self, model: Any, encoder: Encoder) -> None:
         super().__init__(model, encoder)
-        self._source = _table(model.get_encoder(), model)
-        self._decoder = _table(model.get_decoder(), model)
+        self._source = table_of(model.get_encoder(), model)
+        self._decoder = table_of(model.get_decoder(), model)
 
     @property
     def tables(self) -> dict[str, Table]:
         return {"source": self._source, "decoder": self._decoder}
 
     def arguments(self, inputs: Inputs) -> dict[str, Any]:
-        assert inputs.source is not None
         assert inputs.source_keep is not None
-        return {
-            "inputs_embeds": inputs.source * self._source.feed,
+        arguments: dict[str, Any] = {
             "attention_mask": inputs.source_keep.long(),
             "decoder_inputs_embeds": inputs.decoder * self._decoder.feed,
         }
+        if inputs.source is None:
+            arguments["encoder_outputs"] = BaseModelOutput(last_hidden_state=inputs.memory[0])
+        else:
+            arguments["inputs_embeds"] = inputs.source * self._source.feed
+        if inputs.decoder_keep is not None:
+            arguments["decoder_attention_mask"] = inputs.decoder_keep.long()
+        return arguments
 
     def id_arguments(self, source: Tensor, decoder: Tensor) -> dict[str, Any]:
         return {"input_ids": source, "decoder_input_ids": decoder}
 
 
 def _pour(outputs: Any, sink: AttentionSink) -> None:
-    sites: dict[str, Site] = {
-        "attentions": "decoder",
-        "encoder_attentions": "encoder",
-        "decoder_attentions": "decoder",
-        "cross_attentions": "cross",
-    }
-    for name, site in sites.items():
-        for layer, weights in enumerate(getattr(outputs, name, None) or ()):
-            sink(site, layer, weights)
-
-
-def _table(stack: Any, model: Any) -> Table:
-    try:
-        module = stack.get_input_embeddings()
-    except (AttributeError, NotImplementedError):
-        module = model.get_input_embeddings()
-    inner = getattr(stack, "embed_scale", None)
-    if stack is model:
-        inner = next((s for name in ("model", "transformer", "decoder") if (s := _scale_of(model, name)) is not None), None)
-    scales_itself = hasattr(module, "embed_scale")
-    return Table(module, unit=1.0 if inner is None or scales_itself else float(inner))
-
-
-def _scale_of(model: Any, name: str) -> float | None:
-    part = getattr(model, name, None)
-    return getattr(part, "embed_scale", None)
+    """Hand on the attention weights that a forward returned, in the order in which they were computed."""
+    for layer, weights in enumerate(getattr(outputs, "encoder_attentions", None) or ()):
+        sink("encoder", layer, weights)
+    own = getattr(outputs, "attentions", None) or getattr(outputs, "decoder_attentions", None) or ()
+    cross = getattr(outputs, "cross_attentions", None) or ()
+    for layer, (weights, read) in enumerate(zip_longest(own, cross)):
+        sink("decoder", layer, weights)
+        if read is not None:
+            sink("cross", layer, read)

@@ -23,7 +23,7 @@ class Capabilities:
         embeddings: how embeddings are fed so that the predictions equal those from ids.
         causal: whether a later token never changes an earlier prediction, so that one forward serves all steps.
         attention: where attention weights come from: ``"interface"``, ``"outputs"`` or ``None``.
-        max_positions: the longest sequence the model has positions for.
+        max_positions: the longest decoder sequence the model has positions for.
         notes: what else a user should know.
     """
 
@@ -53,7 +53,7 @@ def check(adapter: Adapter) -> Capabilities:
         adapter.causal = _check_causality(adapter, probe)
         attention = _check_attention(adapter, probe)
     notes = () if adapter.causal else ("a later token changes earlier predictions: every step is run by itself",)
-    return Capabilities(fed, adapter.causal, attention, adapter.max_positions, notes)
+    return Capabilities(fed, adapter.causal, attention, adapter.max_positions(), notes)
 
 
 def _probe(adapter: Adapter) -> _Probe:
@@ -180,14 +180,14 @@ def _sites(order: list[tuple[int, int, int]], probe: _Probe) -> dict[int, tuple[
 def _attentions(adapter: Adapter) -> int | None:
     try:
         return _configured_attentions(adapter)
-    except AttributeError:
+    except StopIteration:
         return None
 
 
 def _configured_attentions(adapter: Adapter) -> int:
-    config = adapter.model.config
+    decoder = adapter.axis_size("layer")
     if "source" not in adapter.tables:
-        return int(config.num_hidden_layers)
-    encoder = getattr(config, "encoder_layers", None) or config.num_layers
-    decoder = getattr(config, "decoder_layers", None) or getattr(config, "num_decoder_layers", None) or encoder
-    return int(encoder + 2 * decoder)
+        return decoder
+    config = adapter.config_of("source")
+    names = ("encoder_layers", "num_encoder_layers", "num_layers", "num_hidden_layers")
+    return int(next(size for name in names if (size := getattr(config, name, None)))) + 2 * decoder

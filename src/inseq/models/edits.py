@@ -17,10 +17,13 @@ from transformers import AttentionInterface
 from transformers.activations import NewGELUActivation
 from transformers.masking_utils import AttentionMaskInterface, eager_mask
 
+from inseq.errors import UnsupportedModelError
+
 AttentionFunction = Callable[..., tuple[Tensor, Tensor | None]]
 
 _NAME = "inseq"
 _adding = RLock()
+_drawing = RLock()
 _locks: WeakKeyDictionary[nn.Module, Any] = WeakKeyDictionary()
 _function: ContextVar[AttentionFunction | None] = ContextVar("attention function", default=None)
 
@@ -59,6 +62,33 @@ def _visit(model: nn.Module) -> Iterator[None]:
             module.training = flag
         for parameter, flag in wanted:
             parameter.requires_grad_(flag)
+
+
+@contextmanager
+def dropout(model: nn.Module, seed: int) -> Iterator[None]:
+    """Let a model drop units as in training, drawn with ``seed``; the global random state is left as it was."""
+    training = [(module, module.training) for module in model.modules()]
+    cuda = sorted({p.device.index for p in model.parameters() if p.device.type == "cuda"})
+    with _drawing, torch.random.fork_rng(devices=cuda):
+        torch.default_generator.manual_seed(seed)
+        for device in cuda:
+            torch.cuda.default_generators[device].manual_seed(seed)
+        try:
+            for module, _ in training:
+                module.training = True
+            yield
+        finally:
+            for module, flag in training:
+                module.training = flag
+
+
+def has_dropout(model: nn.Module) -> bool:
+    """Whether a model drops units in training: by its modules, or by what its configuration says."""
+    configs = {id(config): config for module in model.modules() if (config := getattr(module, "config", None)) is not None}
+    rates = [module.p for module in model.modules() if isinstance(module, nn.Dropout)]
+    for config in configs.values():
+        rates += [v for k, v in vars(config).items() if "drop" in k and "classifier" not in k and isinstance(v, float)]
+    return any(rate > 0 for rate in rates)
 
 
 @contextmanager
@@ -119,6 +149,12 @@ def rows_to_head(head: nn.Module, at: Tensor, differentiable: bool) -> Iterator[
 
     def select(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         hidden = args[0]
+        if hidden.ndim != 3:
+            raise UnsupportedModelError(
+                f"{type(head).__name__}, the output embeddings, gets hidden states of shape {tuple(hidden.shape)}; expected "
+                "(row, position, dim): the model predicts more than the next token at each position, so no one prediction "
+                "can be explained. Use a model with one next-token prediction."
+            )
         index = at.to(hidden.device)[..., None].expand(-1, -1, hidden.shape[-1])
         chosen = hidden.detach().gather(1, index).requires_grad_(differentiable)
         caught[:] = [hidden, chosen]

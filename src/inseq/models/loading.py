@@ -17,6 +17,9 @@ from inseq.models.adapter import Adapter, DecoderOnly, EncoderDecoder
 from inseq.models.edits import guest
 from inseq.text.encode import Encoder
 
+STOP_A_ROW = ("stopping_criteria", "stop_strings")
+"""Arguments of ``generate`` that may end one row of a batch before the others, which pads it with tokens nobody wrote."""
+
 
 def load_adapter(
     model: Any,
@@ -47,7 +50,7 @@ def load_adapter(
     elif isinstance(model, nn.Module) and hasattr(model, "config"):
         if model_kwargs or dtype is not None:
             raise ArgumentError("model_kwargs and dtype are for models loaded by name: this model is loaded already.")
-        loaded = model if device is None else model.to(device)
+        loaded = model if device is None else model.to(_checked_device(device))
     else:
         raise ArgumentError(
             f"model must be a hub name, a directory or a loaded transformers model, got {type(model).__name__}."
@@ -63,10 +66,16 @@ def _load_model(name: str, device: Any, dtype: Any, kwargs: dict[str, Any]) -> n
     trusted = {
         k: kwargs[k] for k in ("trust_remote_code", "revision", "token", "cache_dir", "subfolder", "gguf_file") if k in kwargs
     }
-    config = kwargs.get("config") or AutoConfig.from_pretrained(name, **trusted)
-    auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     try:
+        config = kwargs.get("config") or AutoConfig.from_pretrained(name, **trusted)
+        auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
         model = auto.from_pretrained(name, **kwargs)
+    except OSError as error:
+        raise ArgumentError(
+            f"No model could be loaded from {name!r}: it is neither a directory with a config.json and weights nor a name "
+            f"that the hub knows and this machine can reach. Check the spelling, HF_ENDPOINT, HF_HUB_OFFLINE and your login. "
+            f"({_first_line(error)})"
+        ) from error
     except ValueError as error:
         if "Unrecognized configuration class" not in str(error):
             raise
@@ -79,10 +88,25 @@ def _load_model(name: str, device: Any, dtype: Any, kwargs: dict[str, Any]) -> n
 
 
 def _checked_device(device: Any) -> torch.device | None:
+    """The device, after something was put on it.
+
+    Raises:
+        ArgumentError: for what is no device, or none of this machine.
+    """
+    if device is None:
+        return None
     try:
-        return None if device is None else torch.device(device)
-    except RuntimeError as error:
-        raise ArgumentError(f"device={device!r} is not a torch device, such as 'cpu', 'cuda', 'cuda:1' or 'mps'.") from error
+        return torch.empty(0, device=torch.device(device)).device
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
+        here = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+        here += ["mps"] if torch.backends.mps.is_available() else []
+        raise ArgumentError(
+            f"device={device!r} is not a torch device of this machine, which has {', '.join(here)}. ({_first_line(error)})"
+        ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 def _with_quantisation(kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -146,11 +170,13 @@ def generate(
         adapter: the model.
         inputs: ids of prompts, or of sources.
         arguments: keyword arguments of transformers' ``generate``; one sequence an input.
-        batch_size: how many inputs at a time; all by default.
+        batch_size: how many inputs at a time; all by default, and one where a row may stop by itself.
     """
     if arguments.get("num_return_sequences", 1) != 1:
         raise ArgumentError("generation_args: num_return_sequences must be 1, each input has one output to explain.")
     sourced = "source" in adapter.tables
+    if any(arguments.get(name) for name in STOP_A_ROW):
+        batch_size = 1
     order = sorted(range(len(inputs)), key=lambda i: len(inputs[i]))
     groups = [list(group) for _, group in groupby(order, key=None if sourced else lambda i: len(inputs[i]))]
     if sourced:

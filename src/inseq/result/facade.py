@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from inseq._registry import bind
-from inseq.errors import ArgumentError
+from inseq.errors import ArgumentError, writing
 from inseq.result.aggregate import Names, aggregate_scores
 from inseq.text.example import Token
 
@@ -72,7 +72,8 @@ def save_html(
     from inseq.views import html
 
     page = html.page(_tables([sequence.aggregate() for sequence in sequences], info), title)
-    Path(path).write_text(page, encoding="utf-8")
+    with writing(path):
+        Path(path).write_text(page, encoding="utf-8")
 
 
 def _tables(

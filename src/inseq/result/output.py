@@ -78,7 +78,7 @@ class FeatureAttributionSequenceOutput:
         for name, scores in {**self.step_scores, **self.diagnostics}.items():
             _expect(name, scores, (steps,), 0)
         for name, scores in self.sequence_scores.items():
-            _expect(name, scores, tuple(scores.shape[:2]), len(self.axes))
+            _expect(name, scores, (*scores.shape[:2], -1, -1)[:2], len(self.axes))
 
     def __repr__(self) -> str:
         return (
@@ -316,7 +316,7 @@ def merge_attributions(attributions: list[FeatureAttributionOutput]) -> FeatureA
 
 def _merged_info(infos: list[dict[str, Any]]) -> dict[str, Any]:
     merged = {key: value for key, value in infos[0].items() if all(_agree(info.get(key), value) for info in infos)}
-    for key in ("input_texts", "generated_texts"):
+    for key in ("input_texts", "generated_texts", "contrast"):
         lists = [info[key] for info in infos if isinstance(info.get(key), list)]
         if len(lists) == len(infos):
             merged[key] = [text for texts in lists for text in texts]

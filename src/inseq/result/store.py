@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from torch import Tensor
 
-from inseq.errors import ArgumentError, FileFormatError
+from inseq.errors import ArgumentError, FileFormatError, writing
 from inseq.result.fields import DTYPES, Field, pack
 from inseq.text.example import Role, Token
 
@@ -123,14 +123,15 @@ def jsonable(value: Any) -> Any:
 
 def _write(path: Path, data: bytes) -> None:
     unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with unfinished.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with writing(path):
+        try:
+            with unfinished.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            unfinished.replace(path)
+        finally:
+            unfinished.unlink(missing_ok=True)
 
 
 def _read(path: Path) -> bytes:

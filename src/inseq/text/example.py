@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
@@ -68,11 +69,34 @@ class Vocabulary(Protocol):
     def mean(self, role: Role) -> Float[Tensor, " dim"]:
         """The mean embedding of the vocabulary."""
 
+    def size(self, role: Role) -> int:
+        """How many embeddings there are."""
+
     def special_id(self, name: Literal["unk", "pad", "mask", "eos", "bos"]) -> int | None:
         """The id of a special token, where the tokenizer has one."""
 
     def id_of(self, token: str) -> int | None:
         """The id of a token given by its piece or its text, where it is exactly one."""
+
+    def ids_of(self, text: str, *, special: bool) -> list[int]:
+        """Ids of a text, with or without the special tokens that the tokenizer adds."""
+
+
+@dataclass(frozen=True, eq=False)
+class Contrast:
+    """Another output, and which of its tokens each step is compared with.
+
+    Attributes:
+        ids: the other token of each step.
+        differs: at which steps the model would write the other token after another context.
+        example: the other output; its steps are the other tokens in order, each once.
+        index: which step of ``example`` each step is compared with.
+    """
+
+    ids: Int[Tensor, " step"] = field(repr=False)
+    differs: Bool[Tensor, " step"] = field(repr=False)
+    example: Example = field(repr=False)
+    index: Int[Tensor, " step"] = field(repr=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +113,8 @@ class Example:
         context: embeddings of decoder tokens that the model reads but that receive no score.
         vocabulary: where replacements are looked up.
         granular: whether axes beyond feature and step are kept, or folded as they stream.
+        decoder_ids: ids of the decoder tokens that the model reads, scored or context.
+        contrast: what the steps are compared with.
     """
 
     features: tuple[Token, ...]
@@ -100,11 +126,28 @@ class Example:
     context: Float[Tensor, "context dim"] = field(repr=False)
     vocabulary: Vocabulary = field(repr=False)
     granular: bool = True
+    decoder_ids: Int[Tensor, " decoder"] | None = field(default=None, repr=False)
+    contrast: Contrast | None = None
+
+    def at_steps(self, chosen: Sequence[int]) -> Example:
+        """The same input with some of its steps alone."""
+        index = torch.tensor(chosen, dtype=torch.long, device=self.at.device)
+        steps = tuple(self.steps[i] for i in chosen)
+        return replace(self, steps=steps, step_ids=self.step_ids[index], at=self.at[index])
 
     @property
     def n_decoder(self) -> int:
         """Decoder tokens the model reads: scored or context."""
         return len(self.features) - self.n_source + len(self.context)
+
+    @property
+    def sides(self) -> list[tuple[Role, slice]]:
+        """The features of the encoder and those of the decoder, where there are any."""
+        cuts: list[tuple[Role, slice]] = [
+            ("source", slice(0, self.n_source)),
+            ("generated", slice(self.n_source, len(self.features))),
+        ]
+        return [(role, side) for role, side in cuts if side.start < side.stop]
 
     @property
     def visible(self) -> list[int]:

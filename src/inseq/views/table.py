@@ -24,6 +24,8 @@ FACTS = {
     "model_name": "Model",
     "dtype": "Precision",
 }
+DIAGNOSTICS = {"delta": "Completeness gap", "fit": "Fit of the surrogate"}
+LARGE_IS_GOOD = frozenset({"fit", "converged"})
 
 
 @dataclass(frozen=True)
@@ -235,7 +237,7 @@ def _facts(
     facts = [(label, known[key]) for key, label in FACTS.items() if known.get(key) not in (None, "")]
     if sequence.reduced:
         facts.append(("Scores", ", ".join(sequence.reduced)))
-    facts += [_gap(name, _cells(scores)) for name, scores in sequence.diagnostics.items()]
+    facts += [_trust(name, _cells(scores)) for name, scores in sequence.diagnostics.items()]
     facts += _hidden(rows, values, scale) + _broken(sequence)
     notes = info.get("notes")
     facts += [("Note", note) for note in (notes if isinstance(notes, (list, tuple)) else [])]
@@ -246,10 +248,13 @@ def _short(text: str) -> str:
     return text if len(text) <= MAX_FACT else text[: MAX_FACT - 1] + "…"
 
 
-def _gap(name: str, cells: Cells) -> tuple[str, str]:
+def _trust(name: str, cells: Cells) -> tuple[str, str]:
+    """The diagnostic of the step that can be trusted least."""
     numbers = _numbers([cells])
-    label = "Completeness gap" if name == "delta" else name
-    return label, f"at most {max(map(abs, numbers)):.2g}" if numbers else "not a number"
+    label = DIAGNOSTICS.get(name, name)
+    if not numbers:
+        return label, "not a number"
+    return label, f"at least {min(numbers):.2g}" if name in LARGE_IS_GOOD else f"at most {max(map(abs, numbers)):.2g}"
 
 
 def _hidden(rows: Sequence[Label], values: Sequence[Cells], scale: Scale) -> list[tuple[str, str]]:

@@ -1,0 +1,236 @@
+"""The options of one call, bound before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from functools import partial
+from inspect import Parameter
+from typing import TYPE_CHECKING, Any
+
+from inseq._compat import ModelOfArgs, call
+from inseq._registry import Entry, bind
+from inseq.engine.requests import ContrastKind, Target
+from inseq.errors import ArgumentError, UnknownArgumentError, UnsupportedModelError
+from inseq.methods import method as methods
+from inseq.models.edits import has_dropout
+from inseq.targets import InseqForm, is_inseq_form
+from inseq.targets import step_function as step_functions
+
+if TYPE_CHECKING:
+    from inseq.api import AttributionModel
+
+DEFAULT_TARGET = "probability"
+
+
+@dataclass(frozen=True)
+class Explained:
+    """One text with its ids, and the window of generated tokens to explain."""
+
+    source: list[int]
+    target: list[int]
+    first: int
+    window: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What the outputs are compared with, as it was asked for.
+
+    Attributes:
+        contrast_targets: the other outputs.
+        contrast_sources: the other sources.
+        contrast_targets_alignments: which of their tokens the steps are compared with.
+        contrast_force_inputs: whether the target compares with predictions under the contrast's own context.
+    """
+
+    contrast_targets: Any = None
+    contrast_sources: Any = None
+    contrast_targets_alignments: Any = None
+    contrast_force_inputs: bool = False
+
+    @property
+    def wanted(self) -> bool:
+        """Whether there is anything to compare with."""
+        return self.contrast_targets is not None or self.contrast_sources is not None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The functions of one call with their options.
+
+    Attributes:
+        method: the attribution method.
+        method_options: its options.
+        target_name: the name of the attributed function.
+        target: what is attributed.
+        target_facts: what is declared with it.
+        recorded: the step scores, by name.
+        options: what the call was given, and the method's defaults.
+        compared: what outputs are compared with.
+        notes: what a user should know.
+    """
+
+    method: Entry[Callable[..., Any]]
+    method_options: dict[str, Any]
+    target_name: str
+    target: Target
+    target_facts: dict[str, Any]
+    recorded: dict[str, Target]
+    options: dict[str, Any]
+    compared: Compared
+    notes: tuple[str, ...]
+
+
+def plan_call(
+    model: AttributionModel,
+    name: str | None,
+    target: Any,
+    scores: str | Sequence[str],
+    options: dict[str, Any],
+    defaults: dict[str, Any],
+    also: set[str],
+) -> Plan:
+    """Find the functions that a call names and give each its options.
+
+    Args:
+        model: the model.
+        name: the method; the model's own if None.
+        target: the attributed function, by name or itself.
+        scores: names of the step scores.
+        options: the keywords of the call.
+        defaults: options of the model's own method.
+        also: arguments of the call itself.
+
+    Raises:
+        ArgumentError, UnknownNameError, UnknownArgumentError: for an argument that cannot be used.
+        UnsupportedModelError: if the method cannot be right on this architecture.
+    """
+    entry = methods[name or model.method]
+    if entry.facts.get("needs") == "attention" and model.capabilities.attention is None:
+        raise UnsupportedModelError(
+            f"{type(model.model).__name__} does not give its attention weights, which {entry.name!r} needs. Load it with "
+            "attn_implementation='eager', or use 'saliency', which needs none."
+        )
+    if entry.facts.get("needs") == "values" and model.capabilities.attention != "interface":
+        raise UnsupportedModelError(
+            f"{type(model.model).__name__} does not route its attention through transformers' attention interface, so "
+            f"{entry.name!r} cannot reach its value vectors. Use 'attention' or 'attention_rollout', or 'occlusion'."
+        )
+    target = _named_step_function(target or DEFAULT_TARGET)
+    if not isinstance(scores, str | list | tuple):
+        raise ArgumentError(f"step_scores must be a list of step functions' names, got {type(scores).__name__}.")
+    recorded = [step_functions[s] for s in ([scores] if isinstance(scores, str) else scores)]
+    own = defaults if entry.name == model.method else {}
+    takers = {entry.name: entry.options, f"target {target.name}": target.options}
+    takers |= {f"step score {step.name}": step.options for step in recorded}
+    comparing = [step for step in (target, *recorded) if _may_compare(step)]
+    if comparing:
+        takers["contrast"] = {field.name: field.default for field in fields(Compared)}
+    _refuse_idle_contrast(options, takers)
+    bound = bind(options, takers, also=also)
+    compared = Compared(**bound.get("contrast", {}))
+    _require_contrast(comparing, compared)
+    forced = compared.contrast_force_inputs
+    if forced and target.facts.get("contrast") == "token" and not target.facts.get("difference"):
+        raise ArgumentError(
+            f"attributed_fn {target.name!r} with contrast_force_inputs=True does not depend on the input at all: the "
+            "contrast's prediction is then constant. Use 'contrast_prob_diff' or 'contrast_logits_diff', or leave it False."
+        )
+    prepared = _Preparation(model, [])
+    return Plan(
+        method=entry,
+        method_options={**own, **bound[entry.name]},
+        target_name=target.name,
+        target=prepared.target(target, bound[f"target {target.name}"], _contrast_of_target(target, forced)),
+        target_facts=target.facts,
+        recorded={
+            s.name: prepared.target(s, bound[f"step score {s.name}"], "differing" if _may_compare(s) else "none")
+            for s in recorded
+        },
+        options={**entry.options, **own, **options},
+        compared=compared,
+        notes=tuple(dict.fromkeys(prepared.notes)),
+    )
+
+
+@dataclass
+class _Preparation:
+    """Makes step functions ready for the engine, and notes what a user should know."""
+
+    model: AttributionModel
+    notes: list[str]
+
+    def target(self, step: Entry[Callable[..., Any]], options: dict[str, Any], contrast: ContrastKind) -> Target:
+        missing = [name for name, default in step.options.items() if default is Parameter.empty and name not in options]
+        if missing:
+            raise ArgumentError(f"Step function {step.name!r} needs {', '.join(f'{name}=' for name in missing)}.")
+        if isinstance(step.function, InseqForm):
+            seen = ModelOfArgs(self.model._adapter, self.model.model_name)
+            return Target(partial(call, step.function, seen, options), step.name, stepwise=True)
+        passes = self._passes(step, options)
+        seed = options.get("seed", step.options.get("seed", 0)) if passes else 0
+        return Target(partial(step.function, **options), step.name, contrast, passes, seed)
+
+    def _passes(self, step: Entry[Callable[..., Any]], options: dict[str, Any]) -> int:
+        option = step.facts.get("passes")
+        if option is None:
+            return 0
+        n = int(options.get(option, step.options[option]))
+        if n < 1:
+            raise ArgumentError(f"{option}={n} must be at least 1.")
+        if has_dropout(self.model.model):
+            return n
+        self.notes.append(f"{step.name}: {type(self.model.model).__name__} has no dropout, so it is the plain value")
+        return 0
+
+
+def _named_step_function(target: Any) -> Entry[Callable[..., Any]]:
+    if isinstance(target, str):
+        return step_functions[target]
+    if callable(target):
+        name = getattr(target, "__name__", "custom")
+        try:
+            return Entry(name, InseqForm(target) if is_inseq_form(target) else target, {})
+        except ValueError as error:
+            raise ArgumentError(
+                f"attributed_fn {name!r} does not say what it takes; call it in a function of your own."
+            ) from error
+    raise ArgumentError(f"attributed_fn must be a step function's name or a function, got {type(target).__name__}.")
+
+
+def _may_compare(step: Entry[Callable[..., Any]]) -> bool:
+    """Whether a contrast can matter to a step function; one of the user's own may use it."""
+    return step.facts.get("contrast", "maybe") is not None and not isinstance(step.function, InseqForm)
+
+
+def _contrast_of_target(step: Entry[Callable[..., Any]], forced: bool) -> ContrastKind:
+    if not _may_compare(step):
+        return "none"
+    if forced:
+        return "own"
+    return "differing" if step.facts.get("contrast") == "logits" else "token"
+
+
+def _refuse_idle_contrast(options: dict[str, Any], takers: dict[str, dict[str, Any]]) -> None:
+    """Say what is missing where a contrast is given and nothing compares."""
+    taken = {name for taker in takers.values() for name in taker}
+    for field in fields(Compared):
+        if field.name in options and field.name not in taken:
+            raise UnknownArgumentError(
+                f"Unknown argument {field.name!r}: nothing in this call compares outputs. Name a contrastive step function in "
+                "attributed_fn or step_scores, such as 'contrast_prob_diff'."
+            )
+
+
+def _require_contrast(comparing: Sequence[Entry[Callable[..., Any]]], compared: Compared) -> None:
+    needing = next((step.name for step in comparing if "contrast" in step.facts), None)
+    if needing is not None and not compared.wanted:
+        raise ArgumentError(
+            f"Step function {needing!r} compares the output with another one: pass contrast_targets= (a text or ids for each "
+            "input; of a decoder-only model, prompt and continuation), or, for an encoder-decoder, contrast_sources=."
+        )
+    if not compared.wanted and compared != Compared():
+        raise ArgumentError(
+            "contrast_targets_alignments and contrast_force_inputs go with contrast_targets=, which is missing."
+        )

@@ -1,0 +1,82 @@
+"""What variants share with the example they are made of, and need not run again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from inseq.engine.packing import Budget, Job
+from inseq.engine.placing import Memory
+from inseq.engine.requests import Local, Request, Score
+
+
+def reusing(request: Request[Any], budget: Budget) -> tuple[Job, list[Job]] | None:
+    """The job of the example itself, and those of its variants from where they change on.
+
+    A decoder's variants need the positions from their first change on: keys and values before it are those of the example.
+    An encoder's output serves all variants that change the decoder's tokens alone. Steps that are predicted before a change
+    have the example's own scores.
+
+    Variants stay in their order, so that one that changes late gains nothing before one that changes early.
+
+    Returns:
+        None where that is no less work than to run every variant whole, and where the variants do not begin with the example.
+    """
+    x, variants = request.example, request.variants
+    if not isinstance(request, Score) or not isinstance(variants, Local) or request.variants.original != 0:
+        return None
+    firsts = variants.changed_from[1:].flip(0).cummin(0).values.flip(0).tolist()
+    if not firsts or firsts[-1] < max(1, x.n_source):
+        return None
+    every = range(len(x.steps))
+    whole = Job(request, range(len(variants)), every)
+    memory = Memory()
+    first = Job(request, range(1), every, memory=memory)
+    jobs = _source_jobs(request, firsts, memory) if x.n_source else _cheapest_jobs(request, firsts, memory, budget)
+    return (first, jobs) if _work([first, *jobs], budget) < _work([whole], budget) else None
+
+
+def _source_jobs(request: Request[Any], firsts: Sequence[int], memory: Memory) -> list[Job]:
+    n = request.example.n_source
+    inside = sum(first < n for first in firsts)
+    jobs = [_job(request, range(1, 1 + inside), 0, memory)] if inside else []
+    return [job for job in (*jobs, _job(request, range(1 + inside, 1 + len(firsts)), firsts[inside], memory)) if job.steps]
+
+
+def _cheapest_jobs(request: Request[Any], firsts: Sequence[int], memory: Memory, budget: Budget) -> list[Job]:
+    """Groups of neighbours, all of one size: large ones run more than they need, small ones are many forwards."""
+    n = len(firsts)
+
+    def cut(size: int) -> list[Job]:
+        starts = range(0, n, size)
+        jobs = [_job(request, range(1 + a, 1 + min(a + size, n)), firsts[a], memory) for a in starts]
+        return [job for job in jobs if job.steps]
+
+    sizes = sorted({n, *(2**k for k in range(n.bit_length()))})
+    return min((cut(size) for size in sizes), key=lambda jobs: _work(jobs, budget))
+
+
+def _job(request: Request[Any], variants: range, start: int, memory: Memory) -> Job:
+    x = request.example
+    unchanged = int((x.at < start - x.n_source).sum())
+    return Job(request, variants, range(unchanged, len(x.steps)), start, memory if start else None)
+
+
+def _work(jobs: Sequence[Job], budget: Budget) -> int:
+    """In tokens."""
+    sizes = [job.rows * job.width for job in jobs]
+    return sum(max(size, budget.smallest) + budget.overhead * -(-size // budget.tokens) for size in sizes)
+
+
+def portions(plans: Sequence[tuple[Job, list[Job]]], budget: Budget) -> list[list[tuple[Job, list[Job]]]]:
+    """As many examples at a time as their memories fit the budget."""
+    found: list[list[tuple[Job, list[Job]]]] = []
+    room = 0
+    for plan in plans:
+        width = plan[0].width
+        if width > room:
+            found.append([])
+            room = budget.tokens
+        found[-1].append(plan)
+        room -= width
+    return found

@@ -1,0 +1,231 @@
+"""Methods that collect the gradient on a way from a baseline to the input."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from inseq.engine.requests import Gradient, Path, Points, Replaced, Score, between, gather, weighted
+from inseq.errors import ArgumentError
+from inseq.methods._method import Attribution, method
+from inseq.methods._options import at_least, one_of
+from inseq.methods.baselines import Baseline, baseline_embeds
+from inseq.methods.gradient import draw
+from inseq.text.example import Example
+
+Quadrature = Callable[[int], tuple[Float[Tensor, " n"], Float[Tensor, " n"]]]
+
+FIRST_NODES = 3
+"""How many points a refined way is visited at before it is judged."""
+
+
+def gauss_legendre(n: int) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+    """Nodes and weights of the Gauss-Legendre quadrature on [0, 1], exact for polynomials of degree 2n - 1."""
+    nodes, weights = np.polynomial.legendre.leggauss(n)
+    return torch.from_numpy((nodes + 1) / 2), torch.from_numpy(weights / 2)
+
+
+def riemann(offset: float) -> Quadrature:
+    """Equal weights at one place of each of n equal parts: its left end at 0, its middle at 0.5, its right end at 1."""
+
+    def quadrature(n: int) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+        return (torch.arange(n, dtype=torch.float64) + offset) / n, torch.full((n,), 1 / n, dtype=torch.float64)
+
+    return quadrature
+
+
+def trapezoid(n: int) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+    """Equal distances from 0 to 1, half weight at either end."""
+    at_least("n_steps", n, 2)
+    weights = torch.full((n,), 1 / (n - 1), dtype=torch.float64)
+    weights[[0, -1]] /= 2
+    return torch.linspace(0, 1, n, dtype=torch.float64), weights
+
+
+QUADRATURES: dict[str, Quadrature] = {
+    "gausslegendre": gauss_legendre,
+    "riemann_left": riemann(0.0),
+    "riemann_middle": riemann(0.5),
+    "riemann_right": riemann(1.0),
+    "riemann_trapezoid": trapezoid,
+}
+
+
+@method(
+    "integrated_gradients",
+    paper="sundararajan2017axiomatic",
+    signed=True,
+    axes=("dim",),
+    reduce_by=("vnorm",),
+    normalize=True,
+)
+async def integrated_gradients(
+    x: Example,
+    *,
+    n_steps: int = 50,
+    quadrature: str = "gausslegendre",
+    tolerance: float | None = None,
+    baseline: Baseline = "unk",
+    include_eos_baseline: bool = False,
+) -> Attribution:
+    """The gradient collected on the straight way from a baseline to the input.
+
+    The scores of a step, summed over features and dim, equal the target's change along the way; the diagnostic ``delta``
+    is what is missing.
+
+    Args:
+        x: the example.
+        n_steps: how many points of the way are visited; with ``tolerance`` the most.
+        quadrature: where on the way the points lie, and their weights: ``"gausslegendre"``, ``"riemann_left"``,
+            ``"riemann_middle"``, ``"riemann_right"`` or ``"riemann_trapezoid"``.
+        tolerance: refine each step, from a few points on, until ``|delta|`` is at most this share of the target's change;
+            the diagnostic ``nodes`` says how many points its scores come from.
+        baseline: where the way starts; a token by default, since models that normalise by the root mean square jump at a
+            zero embedding.
+        include_eos_baseline: whether end-of-sequence tokens are replaced too.
+    """
+    at_least("n_steps", n_steps, 1)
+    one_of("quadrature", quadrature, QUADRATURES)
+    if tolerance is not None and not tolerance > 0:
+        raise ArgumentError(f"tolerance={tolerance} must be above 0; 0.01 asks for one per cent of the target's change.")
+    b = baseline_embeds(x, baseline, include_eos_baseline=include_eos_baseline)
+
+    def way(steps: Example, n: int) -> Gradient:
+        alphas, weights = QUADRATURES[quadrature](n)
+        return Gradient(steps, Path(b, alphas), weighted(weights), _with_total(x.embeds - b))
+
+    ends = Score(x, Path(b, torch.tensor([0.0, 1.0])))
+    n = n_steps if tolerance is None else min(FIRST_NODES, n_steps)
+    (scores, total), (start, end) = await gather(way(x, n), ends)
+    nodes = torch.full_like(total, n)
+    while tolerance is not None and n < n_steps:
+        rough = (total - (end - start)).abs() > tolerance * (end - start).abs()
+        if not rough.any():
+            break
+        n = min(2 * n, n_steps)
+        scores[rough], total[rough] = await way(x.at_steps(rough.nonzero()[:, 0].tolist()), n)
+        nodes[rough] = n
+    diagnostics = {"delta": total - (end - start)}
+    return Attribution(scores.transpose(0, 1), diagnostics if tolerance is None else {**diagnostics, "nodes": nodes})
+
+
+def _with_total(way: Float[Tensor, "feature dim"]) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    def read(mean_gradient: Float[Tensor, "step feature dim"]) -> tuple[Tensor, Tensor]:
+        scores = mean_gradient * way
+        return scores, scores.sum((1, 2))
+
+    return read
+
+
+def _summed(scores: Float[Tensor, "step feature dim"]) -> tuple[Tensor, Tensor]:
+    return scores, scores.sum((1, 2))
+
+
+@method("gradient_shap", paper="lundberg2017unified", signed=True, axes=("dim",), reduce_by=("vnorm",), normalize=True)
+async def gradient_shap(
+    x: Example,
+    *,
+    n_samples: int = 20,
+    noise: float = 0.0,
+    seed: int = 0,
+    baseline: Baseline = "unk",
+    include_eos_baseline: bool = False,
+) -> Attribution:
+    """The gradient at random points of the straight way from a baseline to the input, or to noisy copies of it.
+
+    An estimate of ``integrated_gradients``; the diagnostic ``delta`` is what the scores fail to add up to.
+
+    Args:
+        x: the example.
+        n_samples: how many points are drawn.
+        noise: the standard deviation of what is added to each copy's embeddings, in their own units.
+        seed: of the draws; a sample's draws depend on nothing else.
+        baseline: where the way starts.
+        include_eos_baseline: whether end-of-sequence tokens are replaced too.
+    """
+    at_least("n_samples", n_samples, 1)
+    if not noise >= 0:
+        raise ArgumentError(f"noise={noise} must not be below 0.")
+    b = baseline_embeds(x, baseline, include_eos_baseline=include_eos_baseline)
+
+    def ways(i: int, j: int) -> tuple[Float[Tensor, " row"], Float[Tensor, "row feature dim"]]:
+        draws = [draw(x.embeds, seed, k) for k in range(i, j)]
+        return torch.tensor([share for share, _ in draws], dtype=torch.float64), torch.stack(
+            [x.embeds + noise * n - b for _, n in draws]
+        )
+
+    def points(i: int, j: int) -> Float[Tensor, "row feature dim"]:
+        shares, way = ways(i, j)
+        return b + shares[:, None, None].to(way) * way
+
+    def combine(gradient: Float[Tensor, "step row feature dim"], values: Tensor, variants: range) -> Tensor:
+        way = ways(variants.start, variants.stop)[1][:, : gradient.shape[2]].to(gradient)
+        return torch.einsum("srfd,rfd->sfd", gradient, way) / n_samples
+
+    (scores, total), (start, end) = await gather(
+        Gradient(x, Points(n_samples, points), combine, _summed), Score(x, Path(b, torch.tensor([0.0, 1.0])))
+    )
+    return Attribution(scores.transpose(0, 1), {"delta": total - (end - start)})
+
+
+@method(
+    "sequential_integrated_gradients",
+    paper="enguehard2023sequential",
+    signed=True,
+    axes=("dim",),
+    reduce_by=("vnorm",),
+    normalize=True,
+)
+async def sequential_integrated_gradients(
+    x: Example,
+    *,
+    n_steps: int = 20,
+    quadrature: str = "gausslegendre",
+    baseline: Baseline = "unk",
+    include_eos_baseline: bool = False,
+) -> Attribution:
+    """Integrated gradients of one token at a time: its way starts at the input with that token alone replaced.
+
+    A token's scores of a step, summed over dim, equal what the target loses when the token is replaced; the diagnostic
+    ``delta`` is the largest gap of a token.
+
+    Args:
+        x: the example.
+        n_steps: how many points of each token's way are visited.
+        quadrature: see ``integrated_gradients``.
+        baseline: what a token is replaced by at the start of its way.
+        include_eos_baseline: whether end-of-sequence tokens are replaced too.
+    """
+    at_least("n_steps", n_steps, 1)
+    one_of("quadrature", quadrature, QUADRATURES)
+    b = baseline_embeds(x, baseline, include_eos_baseline=include_eos_baseline)
+    alphas, weights = QUADRATURES[quadrature](n_steps)
+    n = len(x.features)
+
+    def points(i: int, j: int) -> Float[Tensor, "row feature dim"]:
+        rows = x.embeds.repeat(j - i, 1, 1)
+        feature, node = torch.arange(i, j) // n_steps, torch.arange(i, j) % n_steps
+        rows[range(j - i), feature] = between(b, x.embeds, alphas)[node, feature]
+        return rows
+
+    def combine(gradient: Float[Tensor, "step row feature dim"], values: Tensor, variants: range) -> Tensor:
+        feature = torch.arange(variants.start, variants.stop) // n_steps
+        seen = (feature < gradient.shape[2]).nonzero()[:, 0]
+        own = gradient[:, seen, feature[seen]] * weights[torch.tensor(variants)[seen] % n_steps][:, None].to(gradient)
+        total = torch.zeros_like(gradient[:, 0])
+        return total.index_add(1, feature[seen].to(total.device), own)
+
+    def read(gradient: Float[Tensor, "step feature dim"]) -> tuple[Tensor, Tensor]:
+        scores = gradient * (x.embeds - b)
+        return scores, scores.sum(-1)
+
+    removed = torch.cat([torch.zeros(1, n, dtype=torch.bool), torch.eye(n, dtype=torch.bool)])
+    (scores, by_feature), values = await gather(
+        Gradient(x, Points(n * n_steps, points), combine, read), Score(x, Replaced(b, removed))
+    )
+    gap = (by_feature - (values[0] - values[1:]).masked_fill(~x.seen, 0).T).abs()
+    return Attribution(scores.transpose(0, 1), {"delta": gap.amax(1)})

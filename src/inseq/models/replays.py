@@ -1,0 +1,254 @@
+"""A model's layers, found by where its attentions are; each can be run again from the inputs it had."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from inseq.errors import UnsupportedModelError
+from inseq.models.adapter import Adapter, Site
+from inseq.models.edits import attention_function, own_attention
+
+Stack = Literal["encoder", "decoder"]
+
+
+@dataclass(frozen=True, eq=False)
+class Heads:
+    """What one attention computed: ``output`` is the weighted sum of the values, as the model's own code gave it."""
+
+    weights: Float[Tensor, "row head query key"]
+    values: Float[Tensor, "row group key width"]
+    output: Float[Tensor, "row query head width"]
+
+    @property
+    def group_size(self) -> int:
+        """How many query heads share one value head."""
+        return self.weights.shape[1] // self.values.shape[1]
+
+
+@dataclass(frozen=True, eq=False)
+class Zeroing:
+    """Of each row the value vectors of one token, as some query heads read them, are nought; -1 leaves a row as it is.
+
+    Where ``positions`` are given, the layer is run at those of its positions alone.
+    """
+
+    site: Site
+    heads: Int[Tensor, " head"]
+    rows: Int[Tensor, " variant"]
+    tokens: Int[Tensor, " variant"]
+    positions: Int[Tensor, "variant looked"] | None = None
+
+    def to(self, device: torch.device) -> Zeroing:
+        moved: dict[str, Any] = {name: part.to(device) for name, part in vars(self).items() if isinstance(part, Tensor)}
+        return replace(self, **moved)
+
+
+@dataclass(eq=False)
+class CleanLayer:
+    """A layer within a forward: what it computed, and the means to run it again.
+
+    Attributes:
+        stack: the encoder's layers or the decoder's.
+        index: which layer of the stack.
+        output: its output.
+        heads: what its attentions computed, by site.
+    """
+
+    stack: Stack
+    index: int
+    output: Float[Tensor, "row position dim"]
+    heads: dict[Site, Heads]
+    again: Callable[[Zeroing], Tensor] = field(repr=False)
+    """The layer's output for variants of its rows, from the inputs it had: Float["variant position dim"]."""
+
+    def read_by(self, zeroing: Zeroing) -> Bool[Tensor, "variant query"]:
+        """Which queries a zeroing can reach: those that give the token a weight in one of the heads."""
+        weights = _weights_on(self.heads[zeroing.site], zeroing)
+        return (weights != 0).any(1) & (zeroing.tokens.to(weights.device) >= 0)[:, None]
+
+
+def layers_of(adapter: Adapter) -> dict[tuple[Stack, int], nn.Module]:
+    """The module of every layer: the outermost element of a list that holds the attentions of this layer alone.
+
+    Raises:
+        UnsupportedModelError: if attentions do not go through transformers' interface, or no such modules are found.
+    """
+    sites = adapter.attention_sites
+    if sites is None:
+        raise UnsupportedModelError(
+            f"{type(adapter.model).__name__} does not route its attention through transformers' attention interface, so its "
+            "value vectors cannot be reached. Use 'attention' or 'attention_rollout' (weights alone), or 'occlusion'."
+        )
+    modules = dict(adapter.model.named_modules(remove_duplicate=False))
+    held = {
+        path: {_layer(sites[id(part)]) for part in module.modules() if id(part) in sites}
+        for path, module in modules.items()
+        if isinstance(modules.get(path.rpartition(".")[0]), nn.ModuleList)
+    }
+    found: dict[tuple[Stack, int], nn.Module] = {}
+    for path, inside in held.items():
+        if len(inside) == 1:
+            found.setdefault(next(iter(inside)), modules[path])
+    if found.keys() != {_layer(site) for site in sites.values()}:
+        raise UnsupportedModelError(
+            f"{type(adapter.model).__name__} does not keep its layers in a list of modules, so a layer cannot be looked at "
+            "by itself. Use 'attention' or 'attention_rollout' (weights alone), or 'occlusion'."
+        )
+    return found
+
+
+def _layer(site: tuple[Site, int]) -> tuple[Stack, int]:
+    return "encoder" if site[0] == "encoder" else "decoder", site[1]
+
+
+@contextmanager
+def replaying(adapter: Adapter, visit: Callable[[CleanLayer], None]) -> Iterator[None]:
+    """Let ``visit`` see every layer when a forward has run it; what it holds is gone when the next layer runs.
+
+    Raises:
+        UnsupportedModelError: see :func:`layers_of`; and if an attention's output is not its weights times its values.
+    """
+    layers = layers_of(adapter)
+    replays = _Replays(adapter, visit)
+    with ExitStack() as hooks:
+        for key, module in layers.items():
+            hooks.callback(module.register_forward_hook(partial(replays.after, key), with_kwargs=True).remove)
+        hooks.enter_context(attention_function(adapter.model, replays.attend))
+        yield
+
+
+class _Replays:
+    """Within a forward: catches what the attentions of the running layer compute, and stands in for them in a replay."""
+
+    def __init__(self, adapter: Adapter, visit: Callable[[CleanLayer], None]) -> None:
+        self.sites = adapter.attention_sites or {}
+        self.visit = visit
+        self.caught: dict[Site, Heads] = {}
+        self.zeroing: Zeroing | None = None
+
+    def attend(self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Any:
+        site, order = self.sites[id(module)][0], list(self.caught)
+        if self.zeroing is not None and order.index(site) <= order.index(self.zeroing.site):
+            return _given_off(self.caught[site], self.zeroing, zeroed=site == self.zeroing.site), None
+        output, weights = own_attention(module, query, key, value, *args, **kwargs)
+        if self.zeroing is None:
+            self.caught[site] = checked(Heads(weights, value, output), module)
+        return output, weights
+
+    def after(self, key: tuple[Stack, int], module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        """A layer has run: replays happen now, within the forward."""
+        if self.zeroing is None:
+            again = partial(self.again, module, args, kwargs, first(output).shape)
+            self.visit(CleanLayer(*key, first(output), dict(self.caught), again))
+            self.caught.clear()
+
+    def again(self, module: nn.Module, args: Any, kwargs: Any, shape: torch.Size, zeroing: Zeroing) -> Tensor:
+        vary = _Variation(zeroing, stream_of(args, kwargs), shape, crossed="cross" in self.caught)
+        args, kwargs = tree_map(vary, (args, kwargs))
+        self.zeroing = zeroing
+        try:
+            return first(module.forward(*args, **kwargs))
+        finally:
+            self.zeroing = None
+
+
+def first(output: Any) -> Tensor:
+    """The tensor that a module returns, or the first of several."""
+    found: Tensor = output if isinstance(output, Tensor) else output[0]
+    return found
+
+
+def stream_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
+    """The tensor that a module is called on."""
+    if args:
+        return args[0] if isinstance(args[0], Tensor) else None
+    named = kwargs.get("hidden_states")
+    return named if named is not None else next((v for v in kwargs.values() if isinstance(v, Tensor)), None)
+
+
+@dataclass(frozen=True, eq=False)
+class _Variation:
+    """Turns a layer's arguments into those of variants of its rows; what all rows share stays.
+
+    At chosen positions, the layer's own vectors and what goes with positions are cut on the second axis. Masks and biases
+    are cut on the third where a cross-attention may read them; a self-attention is never computed anew.
+    """
+
+    zeroing: Zeroing
+    stream: Tensor | None
+    shape: torch.Size
+    crossed: bool
+
+    def __call__(self, value: Any) -> Any:
+        if not isinstance(value, Tensor) or value.ndim < 2 or len(value) not in (1, self.shape[0]):
+            return value
+        zeroing = self.zeroing.to(value.device)
+        if zeroing.positions is None or not self._is_cut(value):
+            return self._of_rows(value, zeroing.rows)
+        value = value.expand(self.shape[0], *value.shape[1:])
+        if value.ndim == 4:
+            return value[zeroing.rows[:, None], :, zeroing.positions].transpose(1, 2)
+        return value[zeroing.rows[:, None], zeroing.positions]
+
+    def _is_cut(self, value: Tensor) -> bool:
+        if value.ndim == 4:
+            return self.crossed and value.shape[2] == self.shape[1]
+        others = value.ndim == 3 and value.shape[2] == self.shape[2] and value is not self.stream
+        return value.shape[1] == self.shape[1] and not others
+
+    def _of_rows(self, value: Tensor, rows: Tensor) -> Tensor:
+        if self.shape[0] == 1:
+            return value.expand(len(rows), *value.shape[1:])
+        return value if len(value) == 1 else value[rows]
+
+
+def _weights_on(heads: Heads, zeroing: Zeroing) -> Float[Tensor, "variant head query"]:
+    """The weights of each variant's token at the positions that are looked at."""
+    zeroing = zeroing.to(heads.weights.device)
+    found = heads.weights[zeroing.rows[:, None], zeroing.heads, :, zeroing.tokens.clamp_min(0)[:, None]]
+    if zeroing.positions is None:
+        return found
+    return found.gather(2, zeroing.positions[:, None].expand(-1, found.shape[1], -1))
+
+
+def _given_off(heads: Heads, zeroing: Zeroing, *, zeroed: bool) -> Float[Tensor, "variant query head width"]:
+    """An attention's clean output, less what zeroed vectors gave to it: it is linear in the values."""
+    zeroing = zeroing.to(heads.output.device)
+    rows, tokens, some = zeroing.rows, zeroing.tokens, zeroing.heads
+    output = heads.output[rows] if zeroing.positions is None else heads.output[rows[:, None], zeroing.positions]
+    if zeroed:
+        weights = _weights_on(heads, zeroing) * (tokens >= 0)[:, None, None]
+        values = heads.values[rows[:, None], some // heads.group_size, tokens.clamp_min(0)[:, None]]
+        output[:, :, some] -= torch.einsum("vhq,vhw->vqhw", weights, values).to(output)
+    return output
+
+
+def checked(heads: Heads, module: nn.Module) -> Heads:
+    """What an attention gave, if its output is its weights times its values.
+
+    Raises:
+        UnsupportedModelError: if it is not.
+    """
+    values = heads.values.repeat_interleave(heads.group_size, 1)
+    expected = torch.einsum("rhqk,rhkw->rqhw", heads.weights, values) if len(values[0]) == heads.weights.shape[1] else None
+    if expected is None or expected.shape != heads.output.shape or not near(heads.output, expected):
+        raise UnsupportedModelError(
+            f"The output of {type(module).__name__} is not the sum of its values weighted by its attention: what one token "
+            "gives to it cannot be told. Use 'attention' or 'attention_rollout' (weights alone), or 'occlusion'."
+        )
+    return heads
+
+
+def near(a: Tensor, b: Tensor, computed_in: torch.dtype | None = None) -> bool:
+    """Whether two tensors agree as far as a type can tell: the first one's own, or that of the model they come from."""
+    tolerance = 1e-4 if torch.finfo(computed_in or a.dtype).bits >= 32 else 5e-2
+    return a.shape == b.shape and bool((a - b).abs().max() <= tolerance * b.abs().max().clamp_min(1e-30))

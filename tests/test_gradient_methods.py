@@ -1,0 +1,297 @@
+"""What is true of the methods that follow gradients beyond the property table: oracles, refinement, layers, counts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import captum.attr
+import harness
+import pytest
+import reference as ref
+import reference_gradient as slow
+import torch
+from harness import relative
+from reference import Case
+from rows import block, unknown_but_ends
+from torch import Tensor, nn
+
+from inseq.errors import ArgumentError, UnknownNameError, UnsupportedModelError
+from inseq.methods import discretized, gradient, integrated, layers
+from inseq.models.check import check
+
+TOLERANCE = 1e-4
+
+
+@pytest.fixture
+def case() -> Case:
+    return harness.cases("gpt2")[2]
+
+
+def run(case: Case, method: str, target: str = "logit", name: str = "gpt2", **options: Any) -> Any:
+    ((found, _),), engine = harness.run(harness.adapter(name)[0], [case], method, target, **options)
+    return found, engine.counters
+
+
+def last(case: Case, embeds: Tensor) -> Tensor:
+    """The last step's logit, for embeddings [row, feature, dim]: what captum explains."""
+    return torch.stack([ref.score(case, row, len(case.target) - 1, ref.logit) for row in embeds])
+
+
+def test_captum_agrees_on_integrated_gradients(case: Case) -> None:
+    x, b = ref.embeddings(case)[None], unknown_but_ends(case)[None]
+    oracle = captum.attr.IntegratedGradients(lambda rows: last(case, rows))
+    found, _ = run(case, "integrated_gradients", n_steps=8)
+    expected = oracle.attribute(x, b, n_steps=8, method="gausslegendre")
+    assert relative(found.scores[:, -1], expected[0]) < TOLERANCE
+
+
+def test_captum_agrees_on_input_x_gradient(case: Case) -> None:
+    oracle = captum.attr.InputXGradient(lambda rows: last(case, rows))
+    found, _ = run(case, "input_x_gradient")
+    expected = oracle.attribute(ref.embeddings(case)[None].requires_grad_())
+    assert relative(found.scores[:, -1], expected[0].detach()) < TOLERANCE
+
+
+def test_captum_agrees_on_gradient_shap_with_the_same_draws(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, b = ref.embeddings(case)[None], unknown_but_ends(case)[None]
+    shares = [gradient.draw(x[0], 5, k)[0] for k in range(6)]
+    monkeypatch.setattr("numpy.random.uniform", lambda low, high, n: torch.tensor(shares[:n]).numpy())
+    oracle = captum.attr.GradientShap(lambda rows: last(case, rows))
+    expected = oracle.attribute(x, b, n_samples=6, stdevs=0.0)
+    found, _ = run(case, "gradient_shap", n_samples=6, seed=5)
+    assert relative(found.scores[:, -1], expected[0]) < TOLERANCE
+
+
+@pytest.mark.parametrize("quadrature", integrated.QUADRATURES)
+def test_every_quadrature(quadrature: str, case: Case) -> None:
+    nodes, weights = integrated.QUADRATURES[quadrature](5)
+    assert float(weights.sum()) == pytest.approx(1)
+    expected = ref.integrated_gradients(case, ref.logit, unknown_but_ends(case), nodes, weights)
+    found, _ = run(case, "integrated_gradients", n_steps=5, quadrature=quadrature)
+    assert relative(found.scores, expected) < TOLERANCE
+    fine, _ = run(case, "integrated_gradients", n_steps=200, quadrature=quadrature)
+    assert fine.diagnostics["delta"].abs().max() < 0.2 * max(1e-3, found.diagnostics["delta"].abs().max())
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama", "marian"])
+def test_a_refined_way_is_as_complete_as_asked_for_and_no_longer(name: str) -> None:
+    made, _ = harness.adapter(name)
+    chosen = harness.cases(name)
+    rough, _ = harness.run(made, chosen, "integrated_gradients", "logit", n_steps=3)
+    fixed, whole = harness.run(made, chosen, "integrated_gradients", "logit", n_steps=384)
+    found, engine = harness.run(made, chosen, "integrated_gradients", "logit", n_steps=384, tolerance=0.02)
+    assert engine.counters.rows < 0.5 * whole.counters.rows
+    counts = torch.cat([f.diagnostics["nodes"] for f, _ in found])
+    assert set(counts.tolist()) <= {3.0 * 2**k for k in range(8)}
+    assert len(set(counts.tolist())) > 1
+    for (refined, _), (coarse, _), (exact, _) in zip(found, rough, fixed, strict=True):
+        change = exact.scores.sum((0, 2)) - exact.diagnostics["delta"]
+        assert (refined.diagnostics["delta"].abs() <= 0.02 * change.abs() + 1e-6).all()
+        early = refined.diagnostics["nodes"] == 3
+        assert torch.equal(refined.scores[:, early], coarse.scores[:, early])
+
+
+def test_what_is_not_complete_within_the_most_points_says_so(case: Case) -> None:
+    found, counters = run(case, "integrated_gradients", n_steps=5, tolerance=1e-9)
+    assert (found.diagnostics["nodes"] == 5).all()
+    assert counters.rows == 3 + 5 + 2
+
+
+def test_sequential_ways_are_complete_token_by_token(case: Case) -> None:
+    """A token's scores sum to what the target really loses when that token is replaced."""
+    found, _ = run(case, "sequential_integrated_gradients", n_steps=40)
+    lost = ref.occlusion(case, ref.logit, unknown_but_ends(case))
+    assert relative(found.scores.sum(-1), lost) < 2e-3
+    assert found.diagnostics["delta"].max() < 2e-3 * lost.abs().max()
+
+
+def test_noise_of_none_is_the_gradient_itself(case: Case) -> None:
+    plain = ref.gradients(case, ref.logit)
+    for statistic, expected in (("mean", plain), ("square", plain**2), ("variance", torch.zeros_like(plain))):
+        found, _ = run(case, "smooth_grad", noise=0.0, n_samples=3, statistic=statistic)
+        assert (found.scores - expected).abs().max() < 1e-5 * plain.abs().max()
+
+
+@pytest.mark.parametrize("statistic", ["mean", "square", "variance"])
+def test_every_statistic(statistic: str, case: Case) -> None:
+    x = ref.embeddings(case)
+    spread = 0.2 * float(x.max() - x.min())
+    noises = [spread * gradient.draw(x, 1, k)[1] for k in range(3)]
+    found, counters = run(case, "smooth_grad", n_samples=3, noise=0.2, seed=1, statistic=statistic)
+    assert relative(found.scores, slow.smooth_grad(case, ref.logit, noises, statistic)) < TOLERANCE
+    assert counters.rows == 3
+
+
+@pytest.mark.parametrize("method", ["smooth_grad", "gradient_shap"])
+def test_a_sample_s_draws_depend_on_its_seed_alone(method: str, case: Case) -> None:
+    one, same, other = (run(case, method, seed=s)[0].scores for s in (1, 1, 2))
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+    assert torch.equal(gradient.draw(one[:, 0], 7, 3)[1], gradient.draw(one[:, 0], 7, 3)[1])
+
+
+@pytest.mark.parametrize("strategy", discretized.STRATEGIES)
+def test_ways_through_words(strategy: str, case: Case) -> None:
+    x, b = ref.embeddings(case), unknown_but_ends(case)
+    words = case.model.get_input_embeddings().weight.detach()
+    found = discretized.way_through_words(x, b, case.target[:-1], words, 6, strategy, 7)
+    expected = [slow.word_path(x[i], b[i], int(case.target[i]), words, 6, strategy, 7) for i in range(len(x))]
+    torch.testing.assert_close(found, torch.stack(expected, 1))
+    assert torch.equal(found[0], b)
+    assert torch.equal(found[-1], x)
+    onward = found.diff(dim=0)
+    assert (onward * (x - b).sign() >= -1e-6).all()
+
+
+@pytest.mark.parametrize("strategy", discretized.STRATEGIES)
+def test_a_way_follows_words_that_lie_on_it(strategy: str) -> None:
+    """Words on a monotonic curve, others far away: every point of the way is a word, unlike those of a straight line."""
+    share = torch.linspace(0, 1, 8)[:, None]
+    curve = torch.cat([share, share**2, -(share**3)], 1)
+    words = torch.cat([curve, torch.full((20, 3), 9.0) + torch.arange(20)[:, None]])
+    way = discretized.way_through_words(curve[-1:], curve[:1], torch.tensor([7]), words, 7, strategy, 1)
+    torch.testing.assert_close(way[:, 0], curve)
+
+
+def test_the_gap_of_a_way_through_words_is_said(case: Case) -> None:
+    """It is large where few words lie between: the last step of such a way is a jump."""
+    found, _ = run(case, "discretized_integrated_gradients", n_steps=12)
+    x, b = ref.embeddings(case), unknown_but_ends(case)
+    with torch.no_grad():
+        change = [float(ref.score(case, x, t, ref.logit) - ref.score(case, b, t, ref.logit)) for t in case.positions]
+    torch.testing.assert_close(found.diagnostics["delta"], found.scores.sum((0, 2)) - torch.tensor(change))
+
+
+LAYERED = ("layer_gradient_x_activation", "layer_integrated_gradients")
+
+
+@pytest.mark.parametrize("method", LAYERED)
+@pytest.mark.parametrize("name", ["gpt2", "marian"])
+def test_several_layers_are_as_each_alone(name: str, method: str) -> None:
+    made, _ = harness.adapter(name)
+    chosen = harness.cases(name)
+    model: Any = made.model
+    names = (
+        ["transformer.h[0].attn", "transformer.h.1"]
+        if name == "gpt2"
+        else ["model.encoder.layers[0]", "model.decoder.layers.1"]
+    )
+    together, engine = harness.run(
+        made, chosen, method, target_layer=[names[0], model.get_submodule(names[1].replace("[0]", ".0"))]
+    )
+    assert method == LAYERED[1] or engine.counters.forwards == 1
+    for i, layer in enumerate(names):
+        alone, _ = harness.run(made, chosen, method, target_layer=layer)
+        for (both, _), (one, _) in zip(together, alone, strict=True):
+            assert relative(both.scores[:, :, i], one.scores[:, :, 0]) < 1e-5
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama", "bart", "t5"])
+def test_a_layer_s_scores_come_true_when_its_values_are_really_exchanged(name: str) -> None:
+    """Verification by intervention: a hook on the user's own model puts the baseline's values there."""
+    case = harness.cases(name)[0]
+    module, x = block(case.model), ref.embeddings(case)
+    values = slow.layer_values(case, module, unknown_but_ends(case))
+    found, _ = run(case, "layer_integrated_gradients", name=name, target_layer=module, n_steps=60)
+    for step, t in enumerate(case.positions):
+        with torch.no_grad(), slow._exchanged(module, values, []):
+            without = ref.score(case, x, t, ref.logit)
+        change = float(ref.score(case, x, t, ref.logit).detach() - without)
+        gap = float(found.diagnostics["delta"][step])
+        assert abs(float(found.scores[:, step].sum()) - change) == pytest.approx(gap, abs=1e-4)
+        assert gap < 0.02
+
+
+def test_a_layer_s_input_is_the_output_of_the_one_before(case: Case) -> None:
+    first, second = (f"transformer.h.{i}" for i in (0, 1))
+    before, _ = run(case, "layer_gradient_x_activation", target_layer=first)
+    after, _ = run(case, "layer_gradient_x_activation", target_layer=second, layer_value="input")
+    assert relative(after.scores, before.scores) < 1e-5
+    for value, layer in (("output", first), ("input", second)):
+        found, _ = run(case, "layer_integrated_gradients", target_layer=layer, layer_value=value, n_steps=5)
+        assert found.diagnostics["delta"].abs().max() < 1
+
+
+BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
+    ({}, ArgumentError, "target_layer names no layer: give a module, its dotted name"),
+    ({"target_layer": []}, ArgumentError, "target_layer names no layer"),
+    ({"target_layer": "transformer.h.7"}, UnknownNameError, r"GPT2LMHeadModel has no module 'transformer.h.7'. Did you mean"),
+    ({"target_layer": 3}, ArgumentError, r"must be a module, its dotted name or a list of them, got int \(3\)"),
+    ({"target_layer": nn.Linear(2, 2)}, ArgumentError, "a Linear that is not part of this GPT2LMHeadModel"),
+    ({"target_layer": "transformer.wte"}, ArgumentError, "is the input embeddings, which the features' own scores are about"),
+    ({"target_layer": ["transformer.h.0", "transformer.h.0.mlp.c_fc"]}, ArgumentError, r"equally wide, got \[32, 128\] units"),
+    ({"target_layer": "transformer.h.0", "layer_value": "inputs"}, ArgumentError, "layer_value='inputs' is not one of"),
+    ({"target_layer": "transformer.h"}, UnsupportedModelError, "ModuleList is never called in the model's forward"),
+]
+
+
+@pytest.mark.parametrize(("options", "error", "message"), BAD)
+@pytest.mark.parametrize("method", LAYERED)
+def test_bad_layers(method: str, options: dict[str, Any], error: type[Exception], message: str, case: Case) -> None:
+    with pytest.raises(error, match=message):
+        run(case, method, **options)
+
+
+def test_a_layer_of_unscored_tokens() -> None:
+    made, _ = harness.adapter("marian")
+    with pytest.raises(ArgumentError, match="runs over the decoder's tokens, which receive no scores here: pass"):
+        harness.run(made, harness.cases("marian"), LAYERED[0], only_source=True, target_layer="model.decoder.layers.0")
+
+
+def test_layers_of_a_model_that_is_not_causal() -> None:
+    made, _ = harness.adapter("gpt2")
+    made.causal = False
+    try:
+        with pytest.raises(UnsupportedModelError, match=r"layers have other values at every step. Use 'integrated_gradients'"):
+            harness.run(made, harness.cases("gpt2"), LAYERED[0], target_layer="transformer.h.0")
+    finally:
+        made.causal = True
+        assert check(made).causal
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "message"),
+    [
+        ("integrated_gradients", {"quadrature": "gauslegendre"}, "Did you mean 'gausslegendre'"),
+        ("integrated_gradients", {"tolerance": 0.0}, "tolerance=0.0 must be above 0; 0.01 asks for one per cent"),
+        ("integrated_gradients", {"quadrature": "riemann_trapezoid", "n_steps": 1}, "n_steps=1 must be at least 2"),
+        ("smooth_grad", {"statistic": "median"}, "statistic='median' is not one of 'mean', 'square', 'variance'"),
+        ("smooth_grad", {"statistic": "variance", "n_samples": 1}, "n_samples=1 must be at least 2"),
+        ("smooth_grad", {"noise": -0.1}, "noise=-0.1 must not be below 0"),
+        ("gradient_shap", {"n_samples": 0}, "n_samples=0 must be at least 1"),
+        ("gradient_shap", {"noise": -1.0}, "noise=-1.0 must not be below 0"),
+        ("discretized_integrated_gradients", {"strategy": "max"}, "strategy='max' is not one of 'greedy', 'maxcount'"),
+        ("discretized_integrated_gradients", {"n_neighbors": 0}, "n_neighbors=0 must be at least 1"),
+        ("sequential_integrated_gradients", {"n_steps": 0}, "n_steps=0 must be at least 1"),
+    ],
+)
+def test_bad_options(method: str, options: dict[str, Any], message: str, case: Case) -> None:
+    with pytest.raises(ArgumentError, match=message):
+        run(case, method, **options)
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_rows_are_counted_as_the_formulas_say(n: int, case: Case) -> None:
+    features = case.n_features
+    expected = {
+        "saliency": 1,
+        "smooth_grad": n,
+        "gradient_shap": n + 2,
+        "integrated_gradients": n + 2,
+        "discretized_integrated_gradients": n + 2,
+        "sequential_integrated_gradients": n * features + features + 1,
+        "layer_gradient_x_activation": 1,
+        "layer_integrated_gradients": n + 2 + 2,
+    }
+    for method, rows in expected.items():
+        counted = {"n_samples": n} if method in ("smooth_grad", "gradient_shap") else {"n_steps": n}
+        options = {} if method in ("saliency", "layer_gradient_x_activation") else counted
+        if method in LAYERED:
+            options["target_layer"] = "transformer.h.0"
+        _, counters = run(case, method, **options)
+        assert counters.rows == rows, method
+        assert counters.vjps == len(case.positions), method
+
+
+def test_layers_option_names_are_public() -> None:
+    assert set(layers.VALUES) == {"output", "input"}
