@@ -23,16 +23,20 @@ torch.set_num_threads(1)
 
 @pytest.fixture
 def registered() -> Iterator[Callable[..., str]]:
-    """Register step functions under names of their own, for one test."""
+    """Register step functions under names of their own, for one test; what else is registered goes with it."""
     import inseq
+    from inseq.methods import method
+    from inseq.result import aggregator
     from inseq.targets import step_function
 
-    before = dict(step_function._entries)
+    registries: list[Any] = [step_function, method, aggregator]
+    before = [dict(registry._entries) for registry in registries]
 
     def add(function: Callable[..., Any], name: str = "test_function", **arguments: Any) -> str:
         inseq.register_step_function(function, name, **arguments)
         return name
 
     yield add
-    step_function._entries.clear()
-    step_function._entries.update(before)
+    for registry, entries in zip(registries, before, strict=True):
+        registry._entries.clear()
+        registry._entries.update(entries)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from inseq.demo.translations import Translation
+from inseq.demo.scenes import Scene, scenes
+from inseq.demo.translations import Translation, translations
 from inseq.result.output import FeatureAttributionSequenceOutput
 from inseq.text.example import Token
 
@@ -46,3 +48,67 @@ def aligned(sequence: FeatureAttributionSequenceOutput, scores: Tensor, pair: Tr
         if links:
             hits.append(int(by_word[:, columns].sum(1).argmax()) in links)
     return hits
+
+
+DECIDED = ("gave", "location", "lost", "password", "job", "story")
+"""Kinds of scenes in which one earlier word decides the last."""
+
+Hits = list[list[bool]]
+"""For each text, whether the highest word of each judged step is a gold one."""
+
+
+def noise(seed: int) -> Callable[[Tensor], Tensor]:
+    """Random scores of the same shape: the control of every table."""
+    draws = torch.Generator().manual_seed(seed)
+    return lambda scores: torch.rand(scores.shape, generator=draws)
+
+
+def alignments(n: int) -> list[Translation]:
+    """Translations that are long enough to tell methods apart."""
+    return [pair for pair in translations(3 * n // 2, seed=7) if len(pair.source_words) >= 5][:n]
+
+
+def alignment_hits(
+    model: Any,
+    pairs: Sequence[Translation],
+    read: Callable[[FeatureAttributionSequenceOutput], Tensor],
+    change: Callable[[Tensor], Tensor] = lambda scores: scores,
+    **arguments: Any,
+) -> Hits:
+    """Whether each target word's highest source word is one that it translates; of forced translations."""
+    found = model.attribute([p.source for p in pairs], [p.target for p in pairs], show_progress=False, **arguments)
+    return [aligned(sequence, change(read(sequence)), pair) for sequence, pair in zip(found, pairs, strict=True)]
+
+
+def decided_scenes(n: int) -> list[Scene]:
+    return scenes(n, seed=11, kinds=DECIDED)
+
+
+def cue_hits(
+    model: Any,
+    chosen: Sequence[Scene],
+    read: Callable[[FeatureAttributionSequenceOutput], Tensor],
+    change: Callable[[Tensor], Tensor] = lambda scores: scores,
+    **arguments: Any,
+) -> Hits:
+    """Whether the highest word of the prompt is one that decided the word after it; the word just before is left out."""
+    cues = [scene.cues[-1] for scene in chosen]
+    prompts = [scene.text[: cue.word[0]].rstrip() for scene, cue in zip(chosen, cues, strict=True)]
+    texts = [scene.text[: cue.word[1]] for scene, cue in zip(chosen, cues, strict=True)]
+    found = model.attribute(prompts, texts, show_progress=False, **arguments)
+    return [
+        [_is_cue(change(_by_word(read(sequence), sequence, prompt)), prompt, cue.sure)]
+        for sequence, prompt, cue in zip(found, prompts, cues, strict=True)
+    ]
+
+
+def _by_word(scores: Tensor, sequence: FeatureAttributionSequenceOutput, prompt: str) -> Tensor:
+    first = scores[: sequence.attr_pos_start, 0]
+    return torch.stack([first[rows].sum() for rows in words_of(sequence.source, prompt.split(" "))])[:-1]
+
+
+def _is_cue(by_word: Tensor, prompt: str, sure: Sequence[tuple[int, int]]) -> bool:
+    words = prompt.split(" ")
+    start = sum(len(word) + 1 for word in words[: int(by_word.argmax())])
+    span = set(range(start, start + len(words[int(by_word.argmax())])))
+    return any(span & set(range(*cue)) for cue in sure)

@@ -203,7 +203,7 @@ METHODS["smooth_grad"] = Row(
 )
 METHODS["gradient_shap"] = Row(
     slow_gradient_shap,
-    {"n_samples": SAMPLES, "seed": 3, "noise": 0.05},
+    {"n_samples": SAMPLES, "seed": 3, "stdevs": 0.05},
     forwards=(2, 2),
     rows=lambda n, steps: SAMPLES + 2,
     products=True,

@@ -16,7 +16,7 @@ from rows import block, unknown_but_ends
 from torch import Tensor, nn
 
 from inseq.errors import ArgumentError, UnknownNameError, UnsupportedModelError
-from inseq.methods import discretized, gradient, integrated, layers
+from inseq.methods import discretized, gradient, integrated
 from inseq.models.check import check
 
 TOLERANCE = 1e-4
@@ -205,11 +205,12 @@ def test_a_layer_s_scores_come_true_when_its_values_are_really_exchanged(name: s
 def test_a_layer_s_input_is_the_output_of_the_one_before(case: Case) -> None:
     first, second = (f"transformer.h.{i}" for i in (0, 1))
     before, _ = run(case, "layer_gradient_x_activation", target_layer=first)
-    after, _ = run(case, "layer_gradient_x_activation", target_layer=second, layer_value="input")
+    after, _ = run(case, "layer_gradient_x_activation", target_layer=second, attribute_to_layer_input=True)
     assert relative(after.scores, before.scores) < 1e-5
-    for value, layer in (("output", first), ("input", second)):
-        found, _ = run(case, "layer_integrated_gradients", target_layer=layer, layer_value=value, n_steps=5)
-        assert found.diagnostics["delta"].abs().max() < 1
+    for method in LAYERED[1:]:
+        before, _ = run(case, method, target_layer=first)
+        after, _ = run(case, method, target_layer=second, attribute_to_layer_input=True)
+        assert relative(after.scores, before.scores) < 1e-5
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama", "gemma2", "marian", "t5"])
@@ -242,7 +243,6 @@ BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"target_layer": nn.Linear(2, 2)}, ArgumentError, "a Linear that is not part of this GPT2LMHeadModel"),
     ({"target_layer": "transformer.wte"}, ArgumentError, "is the input embeddings, which the features' own scores are about"),
     ({"target_layer": ["transformer.h.0", "transformer.h.0.mlp.c_fc"]}, ArgumentError, r"equally wide, got \[32, 128\] units"),
-    ({"target_layer": "transformer.h.0", "layer_value": "inputs"}, ArgumentError, "layer_value='inputs' is not one of"),
     ({"target_layer": "transformer.h"}, UnsupportedModelError, "ModuleList is never called in the model's forward"),
 ]
 
@@ -281,7 +281,7 @@ def test_layers_of_a_model_that_is_not_causal() -> None:
         ("smooth_grad", {"statistic": "variance", "n_samples": 1}, "n_samples=1 must be at least 2"),
         ("smooth_grad", {"noise": -0.1}, "noise=-0.1 must not be below 0"),
         ("gradient_shap", {"n_samples": 0}, "n_samples=0 must be at least 1"),
-        ("gradient_shap", {"noise": -1.0}, "noise=-1.0 must not be below 0"),
+        ("gradient_shap", {"stdevs": -1.0}, "stdevs=-1.0 must not be below 0"),
         ("discretized_integrated_gradients", {"strategy": "max"}, "strategy='max' is not one of 'greedy', 'maxcount'"),
         ("discretized_integrated_gradients", {"n_neighbors": 0}, "n_neighbors=0 must be at least 1"),
         ("sequential_integrated_gradients", {"n_steps": 0}, "n_steps=0 must be at least 1"),
@@ -314,7 +314,3 @@ def test_rows_are_counted_as_the_formulas_say(n: int, case: Case) -> None:
         _, counters = run(case, method, **options)
         assert counters.rows == rows, method
         assert counters.vjps == len(case.positions), method
-
-
-def test_layers_option_names_are_public() -> None:
-    assert set(layers.VALUES) == {"output", "input"}

@@ -1,8 +1,9 @@
-"""Step functions that users register."""
+"""Step functions, methods and aggregators that users register."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import compared
@@ -14,6 +15,7 @@ from torch import Tensor
 
 import inseq
 from inseq.errors import ArgumentError, UnknownArgumentError, UnknownNameError
+from inseq.methods import Attribution
 from inseq.targets import step_function
 
 
@@ -68,3 +70,48 @@ def test_options_of_old_functions_are_routed_and_required(registered: Callable[.
         model.attribute("w1", "w1 w2", step_scores=[name], **QUIET)
     with pytest.raises(UnknownArgumentError, match=r"'top_q'. Did you mean 'top_p'"):
         model.attribute("w1", "w1 w2", step_scores=[name], top_q=0.5, **QUIET)
+
+
+def test_methods_and_aggregators_of_one_s_own(registered: Any) -> None:
+    gpt2 = compared.load("gpt2")
+
+    @inseq.method("spread", signed=False)
+    async def spread(x: Any, *, factor: float = 1.0) -> Attribution:
+        """Every token that was read, alike."""
+        return Attribution(factor * x.seen.float())
+
+    @inseq.aggregator("first")
+    def first(output: Any, *, n: int = 1) -> Any:
+        """The first rows alone."""
+        rows = output.target_attributions.clone()
+        rows[n:] = 0
+        return replace(output, target_attributions=rows)
+
+    found = gpt2.attribute("w1 w2 w3", method="spread", factor=2.0, generation_args={"max_new_tokens": 3}, **QUIET)
+    assert (found[0].target_attributions.nan_to_num(2.0) == 2).all()
+    assert "spread" in inseq.list_feature_attribution_methods()
+    assert found.aggregate("first", n=2)[0].target_attributions[:, 0].tolist()[:3] == [2, 2, 0]
+    assert "<html" in (found.show(aggregator="first", n=1, display=False, return_html=True) or "")
+    with pytest.raises(UnknownArgumentError, match=r"'m'.*first takes n"):
+        found.aggregate("first", m=2)
+    with pytest.raises(ArgumentError, match="aggregate_fn goes with aggregator='scores'; 'first' combines"):
+        found.aggregate("first", "mean")
+    inseq.aggregator("broken")(lambda output: 3)
+    with pytest.raises(ArgumentError, match=r"Aggregator 'broken' returned int; expected a FeatureAttributionSequenceOutput"):
+        found.aggregate("broken")
+
+
+def test_what_cannot_be_registered(registered: Any) -> None:
+    async def nothing(x: Any) -> Attribution:
+        return Attribution(None)
+
+    with pytest.raises(ArgumentError, match=r"method 'saliency' is already registered; choose another name"):
+        inseq.method("saliency")(nothing)
+    with pytest.raises(ArgumentError, match=r"A method has no fact 'sined'. Did you mean 'signed'"):
+        inseq.method("nothing", sined=True)(nothing)
+    with pytest.raises(ArgumentError, match="method 'plain' must be an async def that awaits requests, got function"):
+        inseq.method("plain")(lambda x: None)
+    with pytest.raises(ArgumentError, match=r"A method is registered under a name, as in @method\('name'\)"):
+        inseq.method(nothing)
+    inseq.method("nothing")(nothing)
+    inseq.method("nothing", overwrite=True)(nothing)

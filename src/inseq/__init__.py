@@ -17,6 +17,8 @@ if TYPE_CHECKING:
         load_model,
     )
     from inseq.engine.requests import Prediction
+    from inseq.methods import method
+    from inseq.result import aggregator
     from inseq.result.output import FeatureAttributionOutput, FeatureAttributionSequenceOutput, merge_attributions
     from inseq.targets import StepFunctionArgs, step_function
 
@@ -30,8 +32,10 @@ _HOMES = {
     "StepFunctionArgs": "inseq.targets",
     "list_feature_attribution_methods": "inseq.api",
     "list_step_functions": "inseq.api",
+    "aggregator": "inseq.result",
     "load_model": "inseq.api",
     "merge_attributions": "inseq.result.output",
+    "method": "inseq.methods",
     "register_step_function": "inseq._register",
     "step_function": "inseq.targets",
 }
@@ -42,10 +46,12 @@ __all__ = [
     "FeatureAttributionSequenceOutput",
     "Prediction",
     "StepFunctionArgs",
+    "aggregator",
     "list_feature_attribution_methods",
     "list_step_functions",
     "load_model",
     "merge_attributions",
+    "method",
     "register_step_function",
     "step_function",
 ]

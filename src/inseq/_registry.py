@@ -34,21 +34,31 @@ class Entry(Generic[F]):
 
 @dataclass
 class Registry(Generic[F]):
-    """Filled by its decorator; refuses double names; answers a misspelt name with the near ones."""
+    """Filled by its decorator; refuses double names; answers a misspelt name with the near ones.
+
+    Attributes:
+        kind: what errors call an entry.
+        defaults: facts that an entry has unless it declares others; where there are any, no others are known.
+        awaits: whether entries must be ``async def``.
+    """
 
     kind: str
+    defaults: dict[str, Any] = field(default_factory=dict)
+    awaits: bool = False
     _entries: dict[str, Entry[F]] = field(default_factory=dict)
     _plugins_loaded: bool = False
 
-    def __call__(self, name: str, **facts: Any) -> Callable[[F], F]:
+    def __call__(self, name: str, *, overwrite: bool = False, **facts: Any) -> Callable[[F], F]:
         """Decorate a function to register it under ``name``.
 
         Raises:
-            ArgumentError: if the name is taken.
+            ArgumentError: if the name is taken, unless ``overwrite``, and for a fact that entries do not have.
         """
+        if not isinstance(name, str) or not name:
+            raise ArgumentError(f"A {self.kind} is registered under a name, as in @{self.kind}('name'); got {name!r}.")
 
         def add(function: F) -> F:
-            self.add(name, function, facts)
+            self.add(name, function, facts, overwrite=overwrite)
             return function
 
         return add
@@ -57,11 +67,20 @@ class Registry(Generic[F]):
         """Register a function.
 
         Raises:
-            ArgumentError: if the name is taken, unless ``overwrite``.
+            ArgumentError: if the name is taken, unless ``overwrite``; for a fact that entries do not have; and for a
+                function that should be ``async``.
         """
         if name in self._entries and not overwrite:
-            raise ArgumentError(f"{self.kind} {name!r} is already registered; choose another name.")
-        self._entries[name] = Entry(name, function, facts)
+            raise ArgumentError(f"{self.kind} {name!r} is already registered; choose another name, or pass overwrite=True.")
+        unknown = next((fact for fact in facts if self.defaults and fact not in self.defaults), None)
+        if unknown is not None:
+            known = ", ".join(self.defaults)
+            raise ArgumentError(f"A {self.kind} has no fact {unknown!r}.{near(unknown, self.defaults)} Known: {known}.")
+        if self.awaits and not inspect.iscoroutinefunction(function):
+            raise ArgumentError(
+                f"{self.kind} {name!r} must be an async def that awaits requests, got {type(function).__name__}."
+            )
+        self._entries[name] = Entry(name, function, {**self.defaults, **facts})
 
     def __iter__(self) -> Iterator[str]:
         self._load_plugins()

@@ -11,7 +11,19 @@ from torch import Tensor
 
 from inseq._registry import Registry
 
-method: Registry[Callable[..., Any]] = Registry("method")
+method: Registry[Callable[..., Any]] = Registry(
+    "method",
+    defaults={
+        "paper": "",
+        "signed": True,
+        "axes": (),
+        "reduce_by": (),
+        "normalize": False,
+        "uses_target": True,
+        "needs": None,
+    },
+    awaits=True,
+)
 """``@method("name", paper=..., signed=..., axes=..., reduce_by=..., normalize=...)`` on an ``async def`` of one example.
 
 Facts: ``paper`` is a key of the bibliography; ``signed`` says whether scores below zero mean anything; ``axes`` names the

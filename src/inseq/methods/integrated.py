@@ -130,7 +130,7 @@ async def gradient_shap(
     x: Example,
     *,
     n_samples: int = 20,
-    noise: float = 0.0,
+    stdevs: float = 0.0,
     seed: int = 0,
     baseline: Baseline = "unk",
     include_eos_baseline: bool = False,
@@ -142,20 +142,20 @@ async def gradient_shap(
     Args:
         x: the example.
         n_samples: how many points are drawn.
-        noise: the standard deviation of what is added to each copy's embeddings, in their own units.
+        stdevs: the standard deviation of what is added to each copy's embeddings, in their own units.
         seed: of the draws; a sample's draws depend on nothing else.
         baseline: where the way starts.
         include_eos_baseline: whether end-of-sequence tokens are replaced too.
     """
     at_least("n_samples", n_samples, 1)
-    if not noise >= 0:
-        raise ArgumentError(f"noise={noise} must not be below 0.")
+    if not stdevs >= 0:
+        raise ArgumentError(f"stdevs={stdevs} must not be below 0.")
     b = baseline_embeds(x, baseline, include_eos_baseline=include_eos_baseline)
 
     def ways(i: int, j: int) -> tuple[Float[Tensor, " row"], Float[Tensor, "row feature dim"]]:
         draws = [draw(x.embeds, seed, k) for k in range(i, j)]
         return torch.tensor([share for share, _ in draws], dtype=torch.float64), torch.stack(
-            [x.embeds + noise * n - b for _, n in draws]
+            [x.embeds + stdevs * noise - b for _, noise in draws]
         )
 
     def points(i: int, j: int) -> Float[Tensor, "row feature dim"]:

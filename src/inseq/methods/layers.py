@@ -17,17 +17,15 @@ from inseq.methods.baselines import Baseline, baseline_embeds
 from inseq.methods.integrated import QUADRATURES
 from inseq.text.example import Example
 
-VALUES = ("output", "input")
 FACTS: dict[str, Any] = {"signed": True, "axes": ("layer", "dim"), "reduce_by": ("vnorm", "mean"), "normalize": True}
 
 
-def layers_of(target_layer: Any, value: str) -> tuple[Layer, ...]:
+def layers_of(target_layer: Any, at_input: bool) -> tuple[Layer, ...]:
     """The layers that an option names: one of them, or a list.
 
     Raises:
         ArgumentError: where none is named.
     """
-    one_of("layer_value", value, VALUES)
     several = isinstance(target_layer, Sequence) and not isinstance(target_layer, str)
     named = list(target_layer) if several else [target_layer]
     if not named or any(name is None for name in named):
@@ -35,11 +33,13 @@ def layers_of(target_layer: Any, value: str) -> tuple[Layer, ...]:
             "target_layer names no layer: give a module, its dotted name such as 'transformer.h[0].mlp', or a list of them. "
             "For the input embeddings use the method without 'layer_'."
         )
-    return tuple(Layer(name, value) for name in named)
+    return tuple(Layer(name, "input" if at_input else "output") for name in named)
 
 
 @method("layer_gradient_x_activation", paper="ancona2018towards", **FACTS)
-async def layer_gradient_x_activation(x: Example, *, target_layer: Any = None, layer_value: str = "output") -> Attribution:
+async def layer_gradient_x_activation(
+    x: Example, *, target_layer: Any = None, attribute_to_layer_input: bool = False
+) -> Attribution:
     """What a layer's values at a token contribute to a linear model of the target: the gradient times the values.
 
     Several layers are taken in one pass. Where scores are not kept granular, they are the mean over the layers of each
@@ -49,9 +49,9 @@ async def layer_gradient_x_activation(x: Example, *, target_layer: Any = None, l
         x: the example.
         target_layer: a module, its dotted name, or a list of either; tokens of the side that a layer does not run over
             score nothing there.
-        layer_value: whether the module's output or its input is meant.
+        attribute_to_layer_input: whether the module's input is meant in place of its output.
     """
-    layers = layers_of(target_layer, layer_value)
+    layers = layers_of(target_layer, attribute_to_layer_input)
     gradient = Gradient(x, combine=lambda g, values, _: (g * values).sum(1), at=layers)
     return Attribution(_reduced(x, await gradient).transpose(0, 1))
 
@@ -65,7 +65,7 @@ async def layer_integrated_gradients(
     x: Example,
     *,
     target_layer: Any = None,
-    layer_value: str = "output",
+    attribute_to_layer_input: bool = False,
     n_steps: int = 50,
     quadrature: str = "gausslegendre",
     baseline: Baseline = "unk",
@@ -79,7 +79,7 @@ async def layer_integrated_gradients(
     Args:
         x: the example.
         target_layer: a module, its dotted name, or a list of either.
-        layer_value: whether the module's output or its input is meant.
+        attribute_to_layer_input: whether the module's input is meant in place of its output.
         n_steps: how many points of each way are visited.
         quadrature: see ``integrated_gradients``.
         baseline: the input at which the layer's values are where the way starts.
@@ -87,7 +87,7 @@ async def layer_integrated_gradients(
     """
     at_least("n_steps", n_steps, 1)
     one_of("quadrature", quadrature, QUADRATURES)
-    layers = layers_of(target_layer, layer_value)
+    layers = layers_of(target_layer, attribute_to_layer_input)
     b = baseline_embeds(x, baseline, include_eos_baseline=include_eos_baseline)
     alphas, weights = QUADRATURES[quadrature](n_steps)
     start, end = await Activations(x, Path(b, torch.tensor([0.0, 1.0])), layers)
@@ -117,7 +117,7 @@ async def layer_deeplift(
     x: Example,
     *,
     target_layer: Any = None,
-    layer_value: str = "output",
+    attribute_to_layer_input: bool = False,
     baseline: Baseline = "unk",
     include_eos_baseline: bool = False,
 ) -> Attribution:
@@ -129,11 +129,11 @@ async def layer_deeplift(
     Args:
         x: the example.
         target_layer: a module, its dotted name, or a list of either.
-        layer_value: whether the module's output or its input is meant.
+        attribute_to_layer_input: whether the module's input is meant in place of its output.
         baseline: what the input is compared with.
         include_eos_baseline: whether end-of-sequence tokens are replaced too.
     """
-    layers = layers_of(target_layer, layer_value)
+    layers = layers_of(target_layer, attribute_to_layer_input)
     b = baseline_embeds(x, baseline, include_eos_baseline=include_eos_baseline)
     scores = await Gradient(
         x,

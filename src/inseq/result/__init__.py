@@ -1,1 +1,5 @@
 """What was found: scores with named axes, their aggregation, and files that are data."""
+
+from inseq.result.aggregate import aggregators as aggregator
+
+__all__ = ["aggregator"]

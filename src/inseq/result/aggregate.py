@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from inseq._registry import Registry, bind
 from inseq.errors import ArgumentError
 from inseq.result.labelled import AggregationFunction, Labelled, aggregation_functions
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 Function = str | AggregationFunction
 Names = Function | Sequence[Function | None] | None
 SelectIdx = int | tuple[int, int] | list[int] | None
+
+aggregators: Registry[Callable[..., Any]] = Registry("aggregator")
+"""``@inseq.aggregator("name")`` on a function from a sequence output to another; its keyword-only parameters are options."""
 
 NORMALISED = "columns normalised (L1)"
 RESCALED = "largest magnitude is 1"
@@ -55,6 +59,30 @@ def aggregate_scores(
         result = _normalised(result) if normal else result
     result = _rescaled(result) if rescale else result
     return replace(result, normalize=normal and bool(result.axes))
+
+
+def aggregate_by(
+    output: FeatureAttributionSequenceOutput, aggregator: Names, aggregate_fn: Names, options: dict[str, Any]
+) -> FeatureAttributionSequenceOutput | None:
+    """Apply an aggregator of that name, if there is one.
+
+    Raises:
+        ArgumentError: if a function is named beside it, or it returns something else.
+        UnknownArgumentError: for an option that it does not take.
+    """
+    if not isinstance(aggregator, str) or aggregator not in aggregators:
+        return None
+    entry = aggregators[aggregator]
+    if aggregate_fn is not None:
+        raise ArgumentError(f"aggregate_fn goes with aggregator='scores'; {aggregator!r} combines scores in its own way.")
+    bind(options, {entry.name: entry.options})
+    found = entry.function(output, **options)
+    if not isinstance(found, type(output)):
+        raise ArgumentError(
+            f"Aggregator {aggregator!r} returned {type(found).__name__}; expected a {type(output).__name__}, such as "
+            "dataclasses.replace(output, ...) makes."
+        )
+    return found
 
 
 def plan(axes: tuple[str, ...], reduce_by: tuple[str, ...], aggregator: Names, aggregate_fn: Names) -> list[Fold]:

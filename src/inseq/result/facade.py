@@ -14,7 +14,7 @@ from torch import Tensor
 
 from inseq._registry import bind
 from inseq.errors import ArgumentError, writing
-from inseq.result.aggregate import Names, aggregate_scores
+from inseq.result.aggregate import Names, aggregate_scores, aggregators
 from inseq.text.example import Token
 
 if TYPE_CHECKING:
@@ -48,7 +48,8 @@ def show(
     options: dict[str, Any],
 ) -> str | None:
     """Aggregate, show and return what ``FeatureAttributionSequenceOutput.show`` says."""
-    refuse(options, "aggregate", SHOW_ARGUMENTS)
+    if not isinstance(aggregator, str) or aggregator not in aggregators:
+        refuse(options, "aggregate", SHOW_ARGUMENTS)
     from inseq.views import html, surface
 
     shown = [sequence.aggregate(aggregator, **options) for sequence in sequences] if do_aggregation else sequences

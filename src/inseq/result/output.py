@@ -126,7 +126,8 @@ class FeatureAttributionSequenceOutput:
         Args:
             aggregator: an aggregation function by name or itself, for every trailing axis; a list of them, for the last
                 axis first (a shorter list leaves axes, an empty one does nothing). None and ``"scores"`` are the
-                method's default.
+                method's default. The name of an aggregator registered with ``inseq.aggregator`` stands for that, and takes
+                its options.
             aggregate_fn: the same, next to ``aggregator="scores"``.
             normalize: whether to make the magnitudes of each step sum to 1 over source and target rows together, after
                 each fold. None is the method's default.
@@ -139,6 +140,10 @@ class FeatureAttributionSequenceOutput:
             UnknownNameError: for a function nobody registered.
             UnknownArgumentError: for any other keyword.
         """
+        named = {"normalize": normalize, "select_idx": select_idx, "rescale": rescale or None}
+        own = unknown | {name: value for name, value in named.items() if value is not None}
+        if (found := aggregation.aggregate_by(self, aggregator, aggregate_fn, own)) is not None:
+            return found
         facade.refuse(unknown, "aggregate")
         return aggregation.aggregate_scores(
             self, aggregator, aggregate_fn, normalize=normalize, rescale=rescale, select_idx=select_idx
@@ -192,7 +197,6 @@ class FeatureAttributionSequenceOutput:
             score}, without tokens that were not yet written; ``step_scores``: (position in the target, token) ->
             {name: value}.
         """
-        facade.refuse(options, "aggregate")
         scored = self.aggregate(aggregator, **options) if do_aggregation else self
         return facade.scores_dicts(scored)
 
@@ -240,7 +244,6 @@ class FeatureAttributionOutput:
 
     def aggregate(self, aggregator: Names = None, aggregate_fn: Names = None, **options: Any) -> FeatureAttributionOutput:
         """Aggregate every sequence; see ``FeatureAttributionSequenceOutput.aggregate``. Steps stay as they are."""
-        facade.refuse(options, "aggregate")
         sequences = [sequence.aggregate(aggregator, aggregate_fn, **options) for sequence in self]
         return replace(self, sequence_attributions=sequences, info=dict(self.info))
 
