@@ -33,7 +33,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "context_cite": {"sources": "tokens"},
     "discretized_integrated_gradients": {"n_steps": 20},
 }
-LAYERS = {"demo/zh-en": "model.encoder.layers[1]", "demo/gpt2": "transformer.h[0]"}
+LAYERS = {"demo/zh-en": "model.encoder.layers[1]", "demo/gpt2": "transformer.drop"}
 DATA = {"demo/zh-en": (gold.alignments, gold.alignment_hits), "demo/gpt2": (gold.decided_scenes, gold.cue_hits)}
 
 
