@@ -239,6 +239,17 @@ def test_info_says_what_was_done(gpt2: inseq.AttributionModel) -> None:
     assert {"inseq", "torch", "transformers"} == set(info["versions"])
 
 
+def test_options_are_recorded_shortly(gpt2: inseq.AttributionModel) -> None:
+    block = gpt2.model.transformer.h[0]
+    found = gpt2.attribute("w1 w2", method="layer_deeplift", target_layer=[block, "transformer.h.1"], **SHORT)
+    assert found.info["options"]["target_layer"] == ["GPT2Block", "transformer.h.1"]
+    found = gpt2.attribute("w1 w2", method="occlusion", baseline=torch.zeros(32), **SHORT)
+    assert found.info["options"]["baseline"] == "tensor of shape (32,)"
+    found = gpt2.attribute("w1 w2", method="lime", seed=5, n_samples=8, **SHORT)
+    assert found.info["options"]["seed"] == 5
+    assert gpt2.attribute("w1 w2", method="lime", n_samples=8, **SHORT).info["options"]["seed"] == 0
+
+
 def test_the_result_survives_a_file(gpt2: inseq.AttributionModel, tmp_path: Any) -> None:
     found = gpt2.attribute(["w1 w2", "w3"], step_scores=["entropy"], **SHORT)
     found.save(tmp_path / "result.json")

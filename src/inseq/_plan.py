@@ -8,6 +8,8 @@ from functools import partial
 from inspect import Parameter
 from typing import TYPE_CHECKING, Any
 
+from torch import Tensor, nn
+
 from inseq._compat import ModelOfArgs, call
 from inseq._registry import Entry, bind
 from inseq.engine.requests import ContrastKind, Target
@@ -148,7 +150,7 @@ def plan_call(
             s.name: prepared.target(s, bound[f"step score {s.name}"], "differing" if _may_compare(s) else "none")
             for s in recorded
         },
-        options={**entry.options, **own, **options},
+        options={name: _described(value) for name, value in {**entry.options, **own, **options}.items()},
         compared=compared,
         notes=tuple(dict.fromkeys(prepared.notes)),
     )
@@ -183,6 +185,17 @@ class _Preparation:
             return n
         self.notes.append(f"{step.name}: {type(self.model.model).__name__} has no dropout, so it is the plain value")
         return 0
+
+
+def _described(value: Any) -> Any:
+    """An option as it is recorded: what has no short text of its own by what it is."""
+    if isinstance(value, Tensor):
+        return f"tensor of shape {tuple(value.shape)}"
+    if isinstance(value, nn.Module):
+        return type(value).__name__
+    if isinstance(value, list | tuple):
+        return [_described(item) for item in value]
+    return getattr(value, "__name__", repr(value)) if callable(value) else value
 
 
 def _named_step_function(target: Any) -> Entry[Callable[..., Any]]:
