@@ -24,15 +24,6 @@ import gold
 import inseq
 from inseq.errors import UnsupportedModelError
 
-LOGIT = {"attributed_fn": "logit"}
-OPTIONS: dict[str, dict[str, Any]] = {
-    "attnlrp": LOGIT,
-    "cp_lrp": LOGIT,
-    "frozen": LOGIT,
-    "gim": LOGIT,
-    "context_cite": {"sources": "tokens"},
-    "discretized_integrated_gradients": {"n_steps": 20},
-}
 LAYERS = {"demo/zh-en": "model.encoder.layers[1]", "demo/gpt2": "transformer.drop"}
 DATA = {"demo/zh-en": (gold.alignments, gold.alignment_hits), "demo/gpt2": (gold.decided_scenes, gold.cue_hits)}
 
@@ -52,7 +43,7 @@ def interval(hits: gold.Hits) -> tuple[float, float, float]:
 
 
 def row(name: str, model: Any, texts: Any, judge: Callable[..., gold.Hits], method: str | None) -> dict[str, Any]:
-    options = dict(OPTIONS.get(method or "", {}))
+    options = dict(gold.OPTIONS.get(method or "", {}))
     if (method or "").startswith("layer_"):
         options["target_layer"] = LAYERS[name]
     change = gold.noise(0) if method is None else lambda scores: scores

@@ -53,6 +53,17 @@ def aligned(sequence: FeatureAttributionSequenceOutput, scores: Tensor, pair: Tr
 DECIDED = ("gave", "location", "lost", "password", "job", "story")
 """Kinds of scenes in which one earlier word decides the last."""
 
+LOGIT = {"attributed_fn": "logit"}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "attnlrp": LOGIT,
+    "cp_lrp": LOGIT,
+    "frozen": LOGIT,
+    "gim": LOGIT,
+    "context_cite": {"sources": "tokens"},
+    "discretized_integrated_gradients": {"n_steps": 20},
+}
+"""What methods are judged with beside their defaults."""
+
 Hits = list[list[bool]]
 """For each text, whether the highest word of each judged step is a gold one."""
 

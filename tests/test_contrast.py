@@ -24,6 +24,7 @@ from inseq.engine.evaluate import evaluate
 from inseq.engine.packing import Job, pack
 from inseq.engine.requests import Score, Target
 from inseq.text.example import Contrast
+from inseq.views.table import table
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -363,3 +364,10 @@ def test_a_contrast_survives_a_file(tmp_path: Any) -> None:
     found.save(tmp_path / "result.json")
     assert inseq.FeatureAttributionOutput.load(tmp_path / "result.json").info["contrast"] == found.info["contrast"]
     assert inseq.merge_attributions([found, found]).info["contrast"] == found.info["contrast"] * 2
+
+
+def test_the_views_say_what_was_compared() -> None:
+    model = compared.load("gpt2")
+    (found,) = model.attribute("w1 w2", "w1 w2 w3", contrast_targets="w1 w2 w4", step_scores="contrast_prob", **QUIET)
+    assert "Compared with" in (found.show(display=False, return_html=True) or "")
+    assert ("Compared with", "w1 w2 w4") in table(found.aggregate()).facts

@@ -97,14 +97,7 @@ def test_alignment(zh_en: inseq.AttributionModel, method: str) -> None:
     assert rate_of(hits) >= LEAST[method]
 
 
-LOGIT = {"attributed_fn": "logit"}
-OPTIONS: dict[str, dict[str, Any]] = {
-    "attnlrp": LOGIT,
-    "cp_lrp": LOGIT,
-    "frozen": LOGIT,
-    "gim": LOGIT,
-    "context_cite": {"sources": "tokens"},
-    "discretized_integrated_gradients": {"n_steps": 20},
+OPTIONS = gold.OPTIONS | {
     "gradient_shap": {"n_samples": 10},
     "integrated_gradients": {"n_steps": 20},
     "layer_integrated_gradients": {"n_steps": 20},

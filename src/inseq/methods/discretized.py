@@ -10,19 +10,13 @@ from inseq.engine.requests import Gradient, Path, Points, Score, gather
 from inseq.methods._method import Attribution, method
 from inseq.methods._options import at_least, one_of
 from inseq.methods.baselines import Baseline, baseline_embeds
+from inseq.methods.gradient import BY_DIM
 from inseq.text.example import Example, Role
 
 STRATEGIES = ("greedy", "maxcount")
 
 
-@method(
-    "discretized_integrated_gradients",
-    paper="sanyal2021discretized",
-    signed=True,
-    axes=("dim",),
-    reduce_by=("vnorm",),
-    normalize=True,
-)
+@method("discretized_integrated_gradients", paper="sanyal2021discretized", **BY_DIM)
 async def discretized_integrated_gradients(
     x: Example,
     *,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -12,20 +14,23 @@ from inseq.methods._method import Attribution, method
 from inseq.methods._options import at_least, one_of
 from inseq.text.example import Example
 
+BY_DIM: dict[str, Any] = {"signed": True, "axes": ("dim",), "reduce_by": ("vnorm",), "normalize": True}
+"""Facts of methods that score every dimension of an embedding."""
 
-@method("saliency", paper="simonyan2014deep", signed=False, axes=("dim",), reduce_by=("vnorm",), normalize=True)
+
+@method("saliency", paper="simonyan2014deep", **{**BY_DIM, "signed": False})
 async def saliency(x: Example) -> Attribution:
     """How fast the target changes when a token's embedding moves: the gradient's magnitude."""
     return Attribution((await Gradient(x, read=torch.abs)).transpose(0, 1))
 
 
-@method("input_x_gradient", paper="denil2014extraction", signed=True, axes=("dim",), reduce_by=("vnorm",), normalize=True)
+@method("input_x_gradient", paper="denil2014extraction", **BY_DIM)
 async def input_x_gradient(x: Example) -> Attribution:
     """What a token's embedding contributes to a linear model of the target: the gradient times the embedding."""
     return Attribution((await Gradient(x, read=lambda gradient: gradient * x.embeds)).transpose(0, 1))
 
 
-@method("smooth_grad", paper="smilkov2017smoothgrad", signed=True, axes=("dim",), reduce_by=("vnorm",), normalize=True)
+@method("smooth_grad", paper="smilkov2017smoothgrad", **BY_DIM)
 async def smooth_grad(
     x: Example,
     *,

@@ -14,7 +14,7 @@ from inseq.errors import ArgumentError
 from inseq.methods._method import Attribution, method
 from inseq.methods._options import at_least, one_of
 from inseq.methods.baselines import Baseline, baseline_embeds
-from inseq.methods.gradient import draw
+from inseq.methods.gradient import BY_DIM, draw
 from inseq.text.example import Example
 
 Quadrature = Callable[[int], tuple[Float[Tensor, " n"], Float[Tensor, " n"]]]
@@ -55,14 +55,7 @@ QUADRATURES: dict[str, Quadrature] = {
 }
 
 
-@method(
-    "integrated_gradients",
-    paper="sundararajan2017axiomatic",
-    signed=True,
-    axes=("dim",),
-    reduce_by=("vnorm",),
-    normalize=True,
-)
+@method("integrated_gradients", paper="sundararajan2017axiomatic", **BY_DIM)
 async def integrated_gradients(
     x: Example,
     *,
@@ -125,7 +118,7 @@ def _summed(scores: Float[Tensor, "step feature dim"]) -> tuple[Tensor, Tensor]:
     return scores, scores.sum((1, 2))
 
 
-@method("gradient_shap", paper="lundberg2017unified", signed=True, axes=("dim",), reduce_by=("vnorm",), normalize=True)
+@method("gradient_shap", paper="lundberg2017unified", **BY_DIM)
 async def gradient_shap(
     x: Example,
     *,
@@ -172,14 +165,7 @@ async def gradient_shap(
     return Attribution(scores.transpose(0, 1), {"delta": total - (end - start)})
 
 
-@method(
-    "sequential_integrated_gradients",
-    paper="enguehard2023sequential",
-    signed=True,
-    axes=("dim",),
-    reduce_by=("vnorm",),
-    normalize=True,
-)
+@method("sequential_integrated_gradients", paper="enguehard2023sequential", **BY_DIM)
 async def sequential_integrated_gradients(
     x: Example,
     *,

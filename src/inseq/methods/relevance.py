@@ -16,6 +16,7 @@ from inseq.engine.requests import Edit, Gradient, Path, Relevance, Rescale, Scor
 from inseq.errors import ArgumentError
 from inseq.methods._method import Attribution, method
 from inseq.methods.baselines import Baseline, baseline_embeds
+from inseq.methods.gradient import BY_DIM
 from inseq.text.example import Example
 
 ATTNLRP = Relevance("attnlrp", norm="constant", activation="ratio", softmax="gradient", product="halved")
@@ -85,7 +86,7 @@ async def _shared_out(x: Example, edit: Edit) -> Attribution:
     return Attribution(shares.T, {"unassigned": values[0] - shares.sum(1)})
 
 
-@method("deeplift", paper="shrikumar2017learning", signed=True, axes=("dim",), reduce_by=("vnorm",), normalize=True)
+@method("deeplift", paper="shrikumar2017learning", **BY_DIM)
 async def deeplift(x: Example, *, baseline: Baseline = "unk", include_eos_baseline: bool = False) -> Attribution:
     """How the target's difference from a baseline is made of the differences of the tokens.
 

@@ -235,6 +235,7 @@ def _facts(
     options = info.get("options")
     known = {**(options if isinstance(options, Mapping) else {}), **info}
     facts = [(label, known[key]) for key, label in FACTS.items() if known.get(key) not in (None, "")]
+    facts += _compared(info)
     if sequence.reduced:
         facts.append(("Scores", ", ".join(sequence.reduced)))
     facts += [_trust(name, _cells(scores)) for name, scores in sequence.diagnostics.items()]
@@ -242,6 +243,13 @@ def _facts(
     notes = info.get("notes")
     facts += [("Note", note) for note in (notes if isinstance(notes, (list, tuple)) else [])]
     return tuple((visible(label), visible(_short(str(text)))) for label, text in facts)
+
+
+def _compared(info: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The outputs that contrastive functions compare with."""
+    contrasts = info.get("contrast")
+    texts = [c.get("text") for c in contrasts if isinstance(c, Mapping)] if isinstance(contrasts, (list, tuple)) else []
+    return [("Compared with", text) for text in texts if isinstance(text, str)]
 
 
 def _short(text: str) -> str:
