@@ -102,4 +102,5 @@ def function(name: str) -> Any:
 def relative(got: torch.Tensor, expected: torch.Tensor) -> float:
     """The largest difference, in units of the largest expected value."""
     assert got.shape == expected.shape, (got.shape, expected.shape)
-    return float((got.double() - expected.double()).abs().max() / expected.double().abs().max().clamp_min(1e-30))
+    got, expected = got.detach().double(), expected.detach().double()
+    return float((got - expected).abs().max() / expected.abs().max().clamp_min(1e-30))

@@ -173,7 +173,7 @@ class Dropout:
         passes = []
         with torch.random.fork_rng(devices=[]):
             for k in range(self.n_passes):
-                torch.manual_seed(self.seed + k)
+                torch.manual_seed(self.seed * 1_000_003 + k)
                 logits = _whole(twin, x)
                 passes.append(torch.stack([self.fn(logits[t - 1], case.written(t)) for t in case.positions]))
         return torch.stack(passes).mean(0)

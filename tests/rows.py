@@ -133,7 +133,8 @@ SAMPLES = 3
 
 def slow_smooth(case: Case, fn: ref.StepFunction, statistic: str, *, only_source: bool = False) -> Tensor:
     x = ref.embeddings(case)[: case.n_source if only_source else None]
-    spread = 0.1 * float(x.max() - x.min())
+    given = x[: case.n_source or case.first]
+    spread = 0.1 * float(given.max() - given.min())
     noises = [spread * gradient.draw(x, 3, k)[1] for k in range(SAMPLES)]
     return slow_gradient.smooth_grad(case, fn, noises, statistic, only_source=only_source)
 

@@ -115,7 +115,8 @@ def test_noise_of_none_is_the_gradient_itself(case: Case) -> None:
 @pytest.mark.parametrize("statistic", ["mean", "square", "variance"])
 def test_every_statistic(statistic: str, case: Case) -> None:
     x = ref.embeddings(case)
-    spread = 0.2 * float(x.max() - x.min())
+    given = x[: case.first]
+    spread = 0.2 * float(given.max() - given.min())
     noises = [spread * gradient.draw(x, 1, k)[1] for k in range(3)]
     found, counters = run(case, "smooth_grad", n_samples=3, noise=0.2, seed=1, statistic=statistic)
     assert relative(found.scores, slow.smooth_grad(case, ref.logit, noises, statistic)) < TOLERANCE
@@ -236,10 +237,14 @@ def last_blocks(model: Any) -> list[nn.Module]:
 
 
 BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
-    ({}, ArgumentError, "target_layer names no layer: give a module, its dotted name"),
-    ({"target_layer": []}, ArgumentError, "target_layer names no layer"),
+    ({}, ArgumentError, "target_layer=None names no layer: give a module, its dotted name"),
+    ({"target_layer": []}, ArgumentError, r"target_layer=\[\] names no layer"),
+    ({"target_layer": ["transformer.h.0", ["transformer.h.1"]]}, ArgumentError, "names no layer"),
+    ({"target_layer": "lm_head"}, ArgumentError, "is the output layer, which runs over predictions"),
+    ({"target_layer": "transformer.wpe"}, ArgumentError, "do not depend on the tokens at their positions"),
+    ({"target_layer": "h.0"}, UnknownNameError, "Did you mean 'transformer.h.0'"),
     ({"target_layer": "transformer.h.7"}, UnknownNameError, r"GPT2LMHeadModel has no module 'transformer.h.7'. Did you mean"),
-    ({"target_layer": 3}, ArgumentError, r"must be a module, its dotted name or a list of them, got int \(3\)"),
+    ({"target_layer": 3}, ArgumentError, "target_layer=3 names no layer"),
     ({"target_layer": nn.Linear(2, 2)}, ArgumentError, "a Linear that is not part of this GPT2LMHeadModel"),
     ({"target_layer": "transformer.wte"}, ArgumentError, "is the input embeddings, which the features' own scores are about"),
     ({"target_layer": ["transformer.h.0", "transformer.h.0.mlp.c_fc"]}, ArgumentError, r"equally wide, got \[32, 128\] units"),
@@ -314,3 +319,43 @@ def test_rows_are_counted_as_the_formulas_say(n: int, case: Case) -> None:
         _, counters = run(case, method, **options)
         assert counters.rows == rows, method
         assert counters.vjps == len(case.positions), method
+
+
+@pytest.mark.parametrize(("name", "layer"), [("llama", "model.layers.0.mlp.act_fn"), ("falcon", "transformer.h.0.mlp")])
+@pytest.mark.parametrize("method", LAYERED)
+def test_layers_of_every_kind(method: str, name: str, layer: str) -> None:
+    """An activation, which rules replace; and a layer whose values the model adds to in place."""
+    case = harness.cases(name)[2]
+    found, _ = (
+        run(case, method, name=name, target_layer=layer, n_steps=8)
+        if "integrated" in method
+        else run(case, method, name=name, target_layer=layer)
+    )
+    assert found.scores.isfinite().all()
+    assert found.scores.abs().sum() > 0
+
+
+@pytest.mark.parametrize("method", LAYERED)
+def test_a_module_that_is_fused_while_the_model_runs(method: str, case: Case) -> None:
+    act = case.model.transformer.h[0].mlp.act
+    by_object, _ = run(case, method, target_layer=act)
+    by_name, _ = run(case, method, target_layer="transformer.h.0.mlp.act")
+    assert torch.equal(by_object.scores, by_name.scores)
+
+
+def test_small_noise_has_an_exact_variance(case: Case) -> None:
+    x = ref.embeddings(case)
+    given = x[: case.first]
+    spread = 1e-4 * float(given.max() - given.min())
+    samples = torch.stack([ref.gradients(case, ref.logit, x + spread * gradient.draw(x, 0, k)[1]) for k in range(5)])
+    found, _ = run(case, "smooth_grad", noise=1e-4, n_samples=5, statistic="variance")
+    assert relative(found.scores, samples.double().var(0, unbiased=False)) < 1e-3
+
+
+def test_noise_does_not_depend_on_later_tokens(case: Case) -> None:
+    target = case.target.clone()
+    target[-2:] = torch.tensor([5, 6])
+    found = [
+        run(Case(case.model, None, t, case.first), "smooth_grad")[0].scores[: case.first, 0] for t in (case.target, target)
+    ]
+    assert torch.equal(*found)

@@ -115,3 +115,20 @@ def test_what_cannot_be_registered(registered: Any) -> None:
         inseq.method(nothing)
     inseq.method("nothing")(nothing)
     inseq.method("nothing", overwrite=True)(nothing)
+
+
+def test_what_a_method_of_one_s_own_returns_is_checked(registered: Any) -> None:
+    gpt2 = compared.load("gpt2")
+
+    @inseq.method("nothing")
+    async def nothing(x: Any) -> Any:
+        return None
+
+    @inseq.method("flat")
+    async def flat(x: Any) -> Attribution:
+        return Attribution(torch.zeros(1, 5))
+
+    with pytest.raises(ArgumentError, match=r"Method 'nothing' returned NoneType; expected an inseq.methods.Attribution"):
+        gpt2.attribute("w1 w2", "w1 w2 w3", method="nothing", **QUIET)
+    with pytest.raises(ArgumentError, match=r"Method 'flat' returned scores of shape \(1, 5\); expected \(2, 1\)"):
+        gpt2.attribute("w1 w2", "w1 w2 w3", method="flat", **QUIET)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from inseq.errors import ArgumentError
 from inseq.methods import Attribution
 from inseq.result.output import FeatureAttributionSequenceOutput
 from inseq.text.example import Example, Token
@@ -33,6 +34,7 @@ def sequence_output(
         facts: what the method declares.
         info: what was done.
     """
+    _check(x, found, info["attribution_method"])
     source, target = tokens
     by_side = _by_side(x, found.scores)
     reduce_by = tuple(facts["reduce_by"]) if x.granular else ()
@@ -53,6 +55,22 @@ def sequence_output(
         diagnostics=dict(found.diagnostics),
         info=info,
     )
+
+
+def _check(x: Example, found: Any, method: str) -> None:
+    """What a method of anybody's returned.
+
+    Raises:
+        ArgumentError: unless it is an attribution with a row for each feature and a column for each step.
+    """
+    if not isinstance(found, Attribution):
+        raise ArgumentError(f"Method {method!r} returned {type(found).__name__}; expected an inseq.methods.Attribution.")
+    expected = (len(x.features), len(x.steps))
+    if found.scores is not None and tuple(found.scores.shape[:2]) != expected:
+        raise ArgumentError(
+            f"Method {method!r} returned scores of shape {tuple(found.scores.shape)}; expected {expected} (feature, step) and "
+            "its further axes."
+        )
 
 
 def _by_side(x: Example, found: Tensor | None) -> tuple[Tensor | None, Tensor | None]:

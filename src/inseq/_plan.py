@@ -9,6 +9,7 @@ from inspect import Parameter
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
+from transformers import GenerationConfig
 
 from inseq._compat import ModelOfArgs, call
 from inseq._registry import Entry, bind
@@ -108,7 +109,7 @@ def plan_call(
         ArgumentError, UnknownNameError, UnknownArgumentError: for an argument that cannot be used.
         UnsupportedModelError: if the method cannot be right on this architecture.
     """
-    entry = methods[name or model.method]
+    entry = methods[model.method if name is None else name]
     if entry.facts.get("needs") == "attention" and model.capabilities.attention is None:
         raise UnsupportedModelError(
             f"{type(model.model).__name__} does not give its attention weights, which {entry.name!r} needs. Load it with "
@@ -119,10 +120,10 @@ def plan_call(
             f"{type(model.model).__name__} does not route its attention through transformers' attention interface, so "
             f"{entry.name!r} cannot reach its value vectors. Use 'attention' or 'attention_rollout', or 'occlusion'."
         )
-    target = _named_step_function(target or DEFAULT_TARGET)
+    target = _named_step_function(DEFAULT_TARGET if target is None else target, "attributed_fn")
     if not isinstance(scores, str | list | tuple):
         raise ArgumentError(f"step_scores must be a list of step functions' names, got {type(scores).__name__}.")
-    recorded = [step_functions[s] for s in ([scores] if isinstance(scores, str) else scores)]
+    recorded = [_named_step_function(s, "step_scores") for s in ([scores] if isinstance(scores, str) else scores)]
     own = defaults if entry.name == model.method else {}
     takers = {entry.name: entry.options, f"target {target.name}": target.options}
     takers |= {f"step score {step.name}": step.options for step in recorded}
@@ -130,7 +131,8 @@ def plan_call(
     if comparing:
         takers["contrast"] = {field.name: field.default for field in fields(Compared)}
     _refuse_idle_contrast(options, takers)
-    bound = bind(options, takers, also=also)
+    others = {option for other in methods for option in methods[other].options}
+    bound = bind(options, takers, also=also, hint=hint, elsewhere=others)
     compared = Compared(**bound.get("contrast", {}))
     _require_contrast(comparing, compared)
     forced = compared.contrast_force_inputs
@@ -150,7 +152,7 @@ def plan_call(
             s.name: prepared.target(s, bound[f"step score {s.name}"], "differing" if _may_compare(s) else "none")
             for s in recorded
         },
-        options={name: _described(value) for name, value in {**entry.options, **own, **options}.items()},
+        options=_recorded((entry, target, *recorded), {**own, **options}),
         compared=compared,
         notes=tuple(dict.fromkeys(prepared.notes)),
     )
@@ -187,6 +189,12 @@ class _Preparation:
         return 0
 
 
+def _recorded(entries: Sequence[Entry[Callable[..., Any]]], given: dict[str, Any]) -> dict[str, Any]:
+    """What a call was given, and the defaults of everything in it."""
+    defaults = {name: value for entry in entries for name, value in entry.options.items() if value is not Parameter.empty}
+    return {name: _described(value) for name, value in {**defaults, **given}.items()}
+
+
 def _described(value: Any) -> Any:
     """An option as it is recorded: what has no short text of its own by what it is."""
     if isinstance(value, Tensor):
@@ -198,18 +206,45 @@ def _described(value: Any) -> Any:
     return getattr(value, "__name__", repr(value)) if callable(value) else value
 
 
-def _named_step_function(target: Any) -> Entry[Callable[..., Any]]:
+NOT_YET = (
+    "attributed_fn_args",
+    "attribution_args",
+    "clean_special_chars",
+    "device",
+    "generate_from_target_prefix",
+    "output_step_attributions",
+    "override_default_attribution",
+    "pretty_progress",
+    "skip_special_tokens",
+    "step_scores_args",
+)
+"""Arguments of Inseq 0.7.1 that are not here yet."""
+
+MEANT = {"attribution_method": "method", "step_score": "step_scores"}
+
+
+def hint(name: str) -> str:
+    """What can be said of an argument that nothing in a call takes."""
+    if name in NOT_YET:
+        return f" It is an argument of Inseq 0.7.1 that is not here yet{': give options by name' if 'args' in name else ''}."
+    if name in MEANT:
+        return f" Did you mean {MEANT[name]!r}?"
+    if hasattr(GenerationConfig(), name):
+        return f" It is an argument of generation: pass generation_args={{{name!r}: ...}}."
+    takers = [other for registry in (methods, step_functions) for other in registry if name in registry[other].options]
+    if takers:
+        more = " and others" if len(takers) > 4 else ""
+        return f" It is an option of {', '.join(takers[:4])}{more}, none of which is in this call."
+    return ""
+
+
+def _named_step_function(target: Any, argument: str) -> Entry[Callable[..., Any]]:
     if isinstance(target, str):
         return step_functions[target]
     if callable(target):
         name = getattr(target, "__name__", "custom")
-        try:
-            return Entry(name, InseqForm(target) if is_inseq_form(target) else target, {})
-        except ValueError as error:
-            raise ArgumentError(
-                f"attributed_fn {name!r} does not say what it takes; call it in a function of your own."
-            ) from error
-    raise ArgumentError(f"attributed_fn must be a step function's name or a function, got {type(target).__name__}.")
+        return Entry(name, InseqForm(target) if is_inseq_form(target) else target, {})
+    raise ArgumentError(f"{argument} must be a step function's name or a function, got {type(target).__name__}.")
 
 
 def _may_compare(step: Entry[Callable[..., Any]]) -> bool:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from typing import Any, Generic, TypeVar
@@ -109,7 +110,11 @@ class Registry(Generic[F]):
 
 
 def bind(
-    options: dict[str, Any], takers: dict[str, dict[str, Any]], also: set[str] | None = None
+    options: dict[str, Any],
+    takers: dict[str, dict[str, Any]],
+    also: set[str] | None = None,
+    hint: Callable[[str], str] = lambda name: "",
+    elsewhere: Collection[str] = (),
 ) -> dict[str, dict[str, Any]]:
     """Route keyword options to those that take them; one option may reach several.
 
@@ -117,6 +122,8 @@ def bind(
         options: the keywords of the call.
         takers: name of each taker -> its options and their defaults.
         also: arguments of the call itself, named when a misspelt option is close to one.
+        hint: what can be said of a name that nobody here takes.
+        elsewhere: names that others take.
 
     Raises:
         UnknownArgumentError: for the first option nobody takes, before anything has run.
@@ -125,7 +132,8 @@ def bind(
     for name in options:
         if name not in known:
             lists = "; ".join(f"{taker} takes {', '.join(sorted(taken)) or 'no options'}" for taker, taken in takers.items())
-            raise UnknownArgumentError(f"Unknown argument {name!r}.{near(name, known | (also or set()))} ({lists}.)")
+            said = hint(name) or near(name, known | (also or set())) or near(name, elsewhere)
+            raise UnknownArgumentError(f"Unknown argument {name!r}.{said} ({lists}.)")
         for taken in takers.values():
             if name in taken:
                 _check_kind(name, options[name], taken[name])
@@ -142,3 +150,7 @@ def _check_kind(name: str, value: Any, default: Any) -> None:
     allowed, expected = kinds.get(type(default), ((object,), ""))
     if not isinstance(value, allowed) or (isinstance(value, bool) and type(default) in (int, float)):
         raise ArgumentError(f"{name} must be {expected}, got {type(value).__name__} ({value!r}).")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ArgumentError(f"{name} must be a finite number, got {value}.")
+    if name == "seed" and isinstance(value, int) and not 0 <= value < 2**32:
+        raise ArgumentError(f"seed={value} must be from 0 to {2**32 - 1}.")

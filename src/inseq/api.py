@@ -65,7 +65,7 @@ def load_model(
         ArgumentError, UnknownNameError, UnknownArgumentError: for an argument that cannot be used.
         UnsupportedModelError: for an architecture whose attributions would be wrong.
     """
-    entry = methods[method or DEFAULT_METHOD]
+    entry = methods[DEFAULT_METHOD if method is None else method]
     bind(method_options, {entry.name: entry.options}, also=set(load_model.__kwdefaults__ or ()))
     for argument, value in (("model_kwargs", model_kwargs), ("tokenizer_kwargs", tokenizer_kwargs)):
         if value is not None and not isinstance(value, Mapping):
@@ -189,7 +189,8 @@ class AttributionModel:
         plan = plan_call(self, method, attributed_fn, step_scores, options, self._method_options, also)
         texts = checked_texts(input_texts, "input_texts")
         _check_kinds(generation_args, batch_size, {"attr_pos_start": attr_pos_start, "attr_pos_end": attr_pos_end})
-        _check_flags(attribute_target=attribute_target, show_progress=show_progress, granular=granular or False)
+        flags = {"attribute_target": attribute_target, "show_progress": show_progress}
+        _check_flags(**flags, **({} if granular is None else {"granular": granular}))
         ids = self._ids(texts, generated_texts, dict(generation_args or {}), batch_size)
         jobs = [Explained(*each, _window(each[1], each[2], attr_pos_start, attr_pos_end)) for each in ids]
         kept = self._is_granular(jobs, plan, attribute_target) if granular is None else granular
@@ -234,6 +235,8 @@ class AttributionModel:
         """For each text: source ids, the decoder's ids, and where the generated ones begin."""
         encoder = self._adapter.encoder
         if generated is not None:
+            if isinstance(generated, str) and generated in methods and generated not in texts[0]:
+                raise ArgumentError(f"generated_texts={generated!r} is the name of a method: pass method={generated!r}.")
             forced = checked_texts(generated, "generated_texts")
             if len(forced) != len(texts):
                 raise ArgumentError(
@@ -247,7 +250,10 @@ class AttributionModel:
             self._check_lengths(ids)
             return ids
         inputs = [encoder.input_ids(text) for text in texts]
-        more = arguments.get("max_new_tokens") or 0
+        wanted = arguments.get("max_new_tokens")
+        if wanted is not None and (not isinstance(wanted, int) or wanted < 1):
+            raise ArgumentError(f"generation_args: max_new_tokens={wanted!r} must be a whole number of at least 1.")
+        more = wanted or 1
         sourced = self.is_encoder_decoder
         self._check_lengths([(i, [0] * more, 1) if sourced else ([], i + [0] * more, len(i)) for i in inputs])
         outputs = generate(self._adapter, inputs, arguments, batch_size)
@@ -260,12 +266,21 @@ class AttributionModel:
 
     def _check_lengths(self, ids: Sequence[tuple[list[int], list[int], int]]) -> None:
         for i, (source, target, _) in enumerate(ids):
-            for side, length in (("source", len(source)), ("decoder", len(target))):
-                limit = self._adapter.max_positions(side) if length else None
-                if limit is not None and length > limit:
+            for side, found in (("source", source), ("decoder", target)):
+                if not found:
+                    continue
+                limit = self._adapter.max_positions(side)
+                if limit is not None and len(found) > limit:
                     raise ArgumentError(
-                        f"input_texts[{i}] needs {length} positions (what is generated included), and "
-                        f"{type(self.model).__name__} has {limit}. Shorten the text: it is never cut silently."
+                        f"input_texts[{i}] needs {len(found)} positions (what is generated included), and "
+                        f"{type(self.model).__name__} has {limit}. Shorten the text, or lower max_new_tokens in "
+                        "generation_args: it is never cut silently."
+                    )
+                size = len(self._adapter.tables[side].weight)
+                if (largest := max(found)) >= size:
+                    raise ArgumentError(
+                        f"input_texts[{i}] has the id {largest}, and {type(self.model).__name__} has embeddings for {size}: "
+                        "the tokenizer is not this model's. Pass the one it was trained with as tokenizer=."
                     )
 
     def _tokens(self, job: Explained) -> tuple[Any, Any]:
@@ -309,7 +324,7 @@ class AttributionModel:
 def _check_kinds(generation_args: Any, batch_size: Any, positions: dict[str, Any]) -> None:
     if generation_args is not None and not isinstance(generation_args, Mapping):
         raise ArgumentError(f"generation_args must be a mapping, got {type(generation_args).__name__}.")
-    if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
+    if batch_size is not None and (not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1):
         raise ArgumentError(f"batch_size={batch_size!r} must be a whole number of at least 1, or None for all at once.")
     for name, value in positions.items():
         if value is not None and (not isinstance(value, int) or isinstance(value, bool)):

@@ -65,10 +65,11 @@ def attribute(
     device: Device = None,
     output: Output = None,
     html: Page = None,
-    overwrite: Annotated[bool, typer.Option(help="Replace an existing --output.")] = False,
+    overwrite: Annotated[bool, typer.Option(help="Replace existing files.")] = False,
     hide: Annotated[bool, typer.Option(help="Do not print the result.")] = False,
 ) -> None:
     """Attribute what a model writes to what it read."""
+    _refuse_to_replace([path for path in (output, html) if path is not None and not overwrite])
     import inseq
 
     found = inseq.load_model(model, method, device=device).attribute(
@@ -148,6 +149,12 @@ def _json_object(text: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise typer.BadParameter(f"--options must be a JSON object, got {text!r}.")
     return value
+
+
+def _refuse_to_replace(paths: list[Path]) -> None:
+    for path in paths:
+        if path.exists():
+            raise typer.BadParameter(f"{path} exists: choose another path, or pass --overwrite.")
 
 
 def _deliver(found: Any, output: Path | None, html: Path | None, overwrite: bool, hide: bool) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -19,19 +21,24 @@ from inseq.text.example import Example
 
 
 def edited_reading(
-    adapter: Adapter, edit: Edit, inputs: Inputs, evaluate: Callable[[Tensor], Tensor]
+    adapter: Adapter,
+    edit: Edit,
+    inputs: Inputs,
+    evaluate: Callable[[Tensor], Tensor],
+    watch: AbstractContextManager[Any] | None = None,
 ) -> tuple[Reading, Float[Tensor, "row step"]]:
     """Run one forward under an edit's rules; every operation on the way is checked to be covered.
 
     The attention is the eager one, whose operations can be seen. Rules of relevance end at the logits, from which the
-    target's ordinary gradient goes on; the rescale rule goes through the target too.
+    target's ordinary gradient goes on; the rescale rule goes through the target too. What ``watch``es the forward sees
+    values as the rules make them.
 
     Raises:
         UnsupportedModelError: if an operation is not linear and no rule covers it.
     """
     model = adapter.model
     rules = RelevanceRules(model, edit) if isinstance(edit, Relevance) else RescaleRules(model, edit)
-    with attention_implementation(model, "eager"), rules.whole_activations(model), rules:
+    with attention_implementation(model, "eager"), rules.whole_activations(model), watch or nullcontext(), rules:
         reading = adapter.read(inputs, differentiable=True)
     rules.check(reading.hidden, "its body")
     rules.check(reading.logits, "its head")

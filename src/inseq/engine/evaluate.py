@@ -26,7 +26,7 @@ def evaluate(target: Target, logits: Tensor, packed: Packed, kept: Mapping[int, 
         target: what is evaluated.
         logits: Float["row step vocab"] of the batch.
         packed: the batch.
-        kept: predictions under the contrasts' own contexts, by the identity of the contrast.
+        kept: predictions under the contrasts' own contexts, by the identity of the contrast's example.
 
     Raises:
         ArgumentError: if the step function fails, or returns what cannot be a target.
@@ -121,7 +121,7 @@ def _contrast(target: Target, logits: Tensor, packed: Packed, kept: Mapping[int,
     for (job, rows), contrast in zip(packed.jobs, contrasts, strict=True):
         assert contrast is not None
         steps, n = slice(job.steps.start, job.steps.stop), len(job.steps)
-        own = kept.get(id(contrast))
+        own = kept.get(id(contrast.example))
         for first in range(rows.start, len(ids), n_rows):
             ids[first : first + len(rows), :n] = contrast.ids[steps]
             if others is not logits and own is not None:

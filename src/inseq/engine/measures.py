@@ -130,7 +130,7 @@ class Measures:
 
     def _pass(self, apart: Target | None, k: int) -> AbstractContextManager[None]:
         """The ``k``-th forward of an average, with draws of its own."""
-        return dropout(self.adapter.model, apart.seed + k) if apart else nullcontext()
+        return dropout(self.adapter.model, (apart.seed * 1_000_003 + k) % 2**63) if apart else nullcontext()
 
     def _scores(self, packed: Packed, run: Run, budget: Budget) -> list[Tensor]:
         variants = packed.jobs[0][0].request.variants
@@ -234,6 +234,7 @@ class Measures:
         taps = self._taps(packed, request.at)
         with self.adapter.tapped(taps) as values:
             reading = self.adapter.read(packed.inputs)
+        _check_values(values, packed.inputs, differentiable=False)
         self._record(reading.logits, packed, run)
         sides = [tap.side for tap in taps]
         return [by_feature(job, rows, values, sides).cpu() for job, rows in packed.jobs]
@@ -254,8 +255,10 @@ class Measures:
         self._count(packed)
         inputs, leaves = _with_leaves(packed, request.edit)
         taps = self._taps(packed, request.at)
-        with self.adapter.tapped(taps, packed.placed(taps[0].side) if taps else None) as values:
-            reading, scores = self._reading(packed, inputs, request.edit, run)
+        values: list[Tensor] = []
+        watch = self.adapter.tapped(taps, packed.placed(taps[0].side) if taps else None, values)
+        reading, scores = self._reading(packed, inputs, request.edit, run, watch)
+        _check_values(values, inputs, differentiable=True)
         leaves, sides = (values, [tap.side for tap in taps]) if taps else (leaves, [])
         real = packed.real.to(scores.device)
         cotangents = cotangents_of(run.target, real, head_cotangents(reading, scores, real))
@@ -274,12 +277,15 @@ class Measures:
                     parts.append(job.request.combine(gradient, values_at, job.variants))
         return [torch.cat(parts) for parts in sums]
 
-    def _reading(self, packed: Packed, inputs: Inputs, edit: Edit | None, run: Run) -> tuple[Reading, Tensor]:
+    def _reading(
+        self, packed: Packed, inputs: Inputs, edit: Edit | None, run: Run, watch: AbstractContextManager[Any]
+    ) -> tuple[Reading, Tensor]:
         """A forward with its graph, and the target's value; an edited one, which attends eagerly, records no step score."""
         value = partial(evaluate, run.target, packed=packed, kept=run.contrasts)
         if edit is not None:
-            return edited_reading(self.adapter, edit, inputs, value)
-        reading = self.adapter.read(inputs, differentiable=True)
+            return edited_reading(self.adapter, edit, inputs, value, watch)
+        with watch:
+            reading = self.adapter.read(inputs, differentiable=True)
         if not run.target.passes:
             self._record(reading.logits, packed, run)
         return reading, value(reading.logits)
@@ -338,6 +344,25 @@ def _with_leaves(packed: Packed, edit: Edit | None = None) -> tuple[Inputs, list
     elif edit is not None:
         decoder = decoder.detach().requires_grad_()
     return replace(packed.inputs, source=source, decoder=decoder), leaves
+
+
+def _check_values(values: Sequence[Tensor], inputs: Inputs, *, differentiable: bool) -> None:
+    """Refuse layers that do not stand between the tokens and the predictions.
+
+    Raises:
+        ArgumentError: for values that are not those of the rows' positions, or that depend on no token.
+    """
+    lengths = {side.shape[1] for side in (inputs.source, inputs.decoder) if side is not None}
+    for value in values:
+        if (
+            value.shape[0] != len(inputs.decoder)
+            or value.shape[1] not in lengths
+            or (differentiable and not value.requires_grad)
+        ):
+            raise ArgumentError(
+                f"target_layer: values of shape {tuple(value.shape)} do not depend on the tokens at their positions, as those "
+                "of position tables do not. Choose a block, its attention or its feed-forward part."
+            )
 
 
 def _taken(leaf: Tensor, edit: Edit | None) -> Tensor:

@@ -114,7 +114,7 @@ def default_budget(device: torch.device, weights: int, dim: int) -> Budget:
     return Budget(tokens=2**15, logits=2**28, cotangents=2**27, overhead=overhead, smallest=512)
 
 
-def jobs_of(request: Request[Any], causal: bool, overhead: int) -> list[Job]:
+def jobs_of(request: Request[Any], causal: bool, overhead: int, *, stepwise: bool = False) -> list[Job]:
     """Cut a request into jobs.
 
     Gradients are cut into blocks of steps of similar prefix length, so that a block's backward covers its own prefix and
@@ -123,7 +123,7 @@ def jobs_of(request: Request[Any], causal: bool, overhead: int) -> list[Job]:
     Raises:
         UnsupportedModelError: if features are deleted for a model that is not causal, which would see the padding.
     """
-    if not causal and isinstance(request.variants, Deleted):
+    if not causal and isinstance(request.variants, Deleted) and not stepwise:
         raise UnsupportedModelError(
             "This model is not causal: it would read the padding of a row that has become shorter, so that deleting a token "
             "cannot be right. Use removal='replace'."

@@ -117,7 +117,7 @@ class Engine:
         """Predictions of the contrasts under their own contexts, where a target asks for them: all in full batches."""
         kinds = {target.contrast for target in targets}
         asked = {
-            id(x.contrast): Logits(x.contrast.example)
+            id(x.contrast.example): Logits(x.contrast.example)
             for x in examples
             if x.contrast is not None and ("own" in kinds or ("differing" in kinds and x.contrast.differs.any()))
         }
@@ -147,7 +147,9 @@ class Engine:
             overhead = UNCUT if apart and apart.passes else self.budget.overhead
             plans = {id(r): plan for r in together if in_one and not apart and (plan := self._reusing(r)) is not None}
             whole = [r for r in together if id(r) not in plans]
-            self._run_sorted([job for r in whole for job in jobs_of(r, in_one, overhead)], answers, run)
+            stepwise = apart is not None and apart.stepwise
+            jobs = [job for r in whole for job in jobs_of(r, in_one, overhead, stepwise=stepwise)]
+            self._run_sorted(jobs, answers, run)
             for portion in portions(list(plans.values()), self.budget):
                 self._run_sorted([first for first, _ in portion], answers, run)
                 self._run_sorted([job for _, jobs in portion for job in jobs], answers, run)

@@ -15,5 +15,5 @@ def at_least(name: str, value: int, least: int) -> None:
 
 def one_of(name: str, value: object, known: Collection[str]) -> None:
     """Refuse a name that is none of those known."""
-    if value not in known:
+    if not isinstance(value, str) or value not in known:
         raise ArgumentError(f"{name}={value!r} is not one of {', '.join(map(repr, known))}.{near(value, known)}")

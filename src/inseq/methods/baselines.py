@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from inseq.errors import ArgumentError
+from inseq.errors import ArgumentError, near
 from inseq.text.example import Example, Role
 
 Baseline = str | int | Sequence[int] | Tensor | Callable[[Example], Any]
@@ -97,13 +97,21 @@ def _ids(x: Example, baseline: Any) -> Int[Tensor, " feature"]:
             f"baseline has {len(ids)} ids, and there are {n} features: pass one id, or one for each feature "
             f"({_order(x)}) in their order."
         )
+    if any(abs(i) >= 2**62 for i in ids):
+        raise ArgumentError(f"baseline={str(baseline)[:60]} names an id far beyond every vocabulary.")
     return torch.tensor(ids).expand(n)
 
 
 def _named_id(x: Example, name: str) -> int | None:
     """The id of the one token that a baseline names."""
     if name not in _SPECIAL:
-        return x.vocabulary.id_of(name)
+        found = x.vocabulary.id_of(name)
+        if found is not None and found == x.vocabulary.special_id("unk") and name != x.vocabulary.special_piece("unk"):
+            raise ArgumentError(
+                f"baseline={name!r} is no token of this tokenizer, which reads it as unknown."
+                f"{near(name, (*_SPECIAL, 'zero', 'mean'))} Pass {_EXPECTED}."
+            )
+        return found
     found = x.vocabulary.special_id(name)
     if found is None and name == "unk":
         found = next((i for other in ("pad", "eos") if (i := x.vocabulary.special_id(other)) is not None), None)
@@ -121,7 +129,7 @@ def _of_text(x: Example, text: str) -> list[int]:
     lengths = " or ".join(dict.fromkeys(str(len(ids)) for ids in readings))
     raise ArgumentError(
         f"baseline={text[:60]!r} is a text of {lengths} tokens, and there are {n} features ({_order(x)}): pass one token, "
-        "which stands for all, or a text of as many tokens as there are features."
+        f"which stands for all, or a text of as many tokens as there are features.{near(text, (*_SPECIAL, 'zero', 'mean'))}"
     )
 
 

@@ -47,8 +47,8 @@ async def smooth_grad(
     Args:
         x: the example.
         n_samples: how many noisy copies are made.
-        noise: the standard deviation of the noise, as a share of the embeddings' range in this input; the paper uses 0.1
-            to 0.2.
+        noise: the standard deviation of the noise, as a share of the embeddings' range in the source or prompt; the paper
+            uses 0.1 to 0.2.
         statistic: what is taken over the copies: ``"mean"``, ``"square"`` or ``"variance"``.
         seed: of the draws; a sample's noise depends on nothing else.
     """
@@ -56,17 +56,20 @@ async def smooth_grad(
     one_of("statistic", statistic, ("mean", "square", "variance"))
     if not noise >= 0:
         raise ArgumentError(f"noise={noise} must not be below 0.")
-    spread = noise * float(x.embeds.max() - x.embeds.min())
+    given = x.embeds[: x.n_source or sum(token.role == "prompt" for token in x.features)]
+    spread = noise * float(given.max() - given.min())
 
     def points(i: int, j: int) -> Tensor:
         return x.embeds + spread * torch.stack([draw(x.embeds, seed, k)[1] for k in range(i, j)])
 
     def combine(gradient: Float[Tensor, "step row feature dim"], values: Tensor, variants: range) -> Tensor:
-        return torch.cat([gradient.sum(1), (gradient**2).sum(1)], -1) / n_samples
+        exact = gradient.double()
+        return torch.cat([exact.sum(1), (exact**2).sum(1)], -1) / n_samples
 
     def read(moments: Float[Tensor, "step feature moments"]) -> Tensor:
         mean, square = moments.chunk(2, -1)
-        return {"mean": mean, "square": square, "variance": (square - mean**2).clamp_min(0)}[statistic]
+        found = {"mean": mean, "square": square, "variance": (square - mean**2).clamp_min(0)}[statistic]
+        return found.to(torch.promote_types(x.embeds.dtype, torch.float32))
 
     return Attribution((await Gradient(x, Points(n_samples, points), combine, read)).transpose(0, 1))
 

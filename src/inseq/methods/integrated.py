@@ -83,7 +83,7 @@ async def integrated_gradients(
     """
     at_least("n_steps", n_steps, 1)
     one_of("quadrature", quadrature, QUADRATURES)
-    if tolerance is not None and not tolerance > 0:
+    if tolerance is not None and (isinstance(tolerance, bool | str) or not tolerance > 0):
         raise ArgumentError(f"tolerance={tolerance} must be above 0; 0.01 asks for one per cent of the target's change.")
     b = baseline_embeds(x, baseline, include_eos_baseline=include_eos_baseline)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from inseq.engine.requests import Activations, Gradient, Layer, Path, Placed, Rescale, Score, gather, weighted
 from inseq.errors import ArgumentError
@@ -28,10 +28,11 @@ def layers_of(target_layer: Any, at_input: bool) -> tuple[Layer, ...]:
     """
     several = isinstance(target_layer, Sequence) and not isinstance(target_layer, str)
     named = list(target_layer) if several else [target_layer]
-    if not named or any(name is None for name in named):
+    if not named or not all(isinstance(name, str | nn.Module) for name in named):
         raise ArgumentError(
-            "target_layer names no layer: give a module, its dotted name such as 'transformer.h[0].mlp', or a list of them. "
-            "For the input embeddings use the method without 'layer_'."
+            f"target_layer={str(target_layer)[:60]} names no layer: give a module, its dotted name (print(model.model) shows "
+            "them; in GPT-2 'transformer.h[0].mlp', in Marian 'model.encoder.layers[0]'), or a list of them. For the input "
+            "embeddings use the method without 'layer_'."
         )
     return tuple(Layer(name, "input" if at_input else "output") for name in named)
 

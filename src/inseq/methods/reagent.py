@@ -119,7 +119,7 @@ def draw_probes(n_runs: int, n_probes: int, n_features: int, ratio: float, seed:
     size = (n_runs, n_probes, n_features)
     return Draws(
         start=torch.rand(n_runs, n_features, generator=draws, dtype=torch.float64),
-        replaced=torch.rand(size, generator=draws) < ratio,
+        replaced=torch.rand(size, generator=draws, dtype=torch.float32) < ratio,
         choice=torch.randint(N_CANDIDATES, size, generator=draws),
         check=torch.randint(N_CANDIDATES, size, generator=draws),
         levels=(torch.arange(N_CANDIDATES) + torch.rand(N_CANDIDATES, generator=draws, dtype=torch.float64)) / N_CANDIDATES,

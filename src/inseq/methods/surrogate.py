@@ -68,7 +68,7 @@ async def lime(
 
 def draw_kept(n_samples: int, n_features: int, seed: int) -> Bool[Tensor, "sample feature"]:
     """Which features each sample keeps: the first keeps all, the others each with equal chance."""
-    kept = torch.rand(n_samples, n_features, generator=torch.Generator().manual_seed(seed)) < 0.5
+    kept = torch.rand(n_samples, n_features, generator=torch.Generator().manual_seed(seed), dtype=torch.float32) < 0.5
     kept[0] = True
     return kept
 

@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig
 from transformers.modeling_outputs import BaseModelOutput
 
-from inseq.errors import ArgumentError, UnsupportedModelError
+from inseq.errors import UnsupportedModelError
 from inseq.models import memory as memories
 from inseq.models.edits import attention_function, attention_implementation, own_attention, rows_to_head
 from inseq.models.tables import Table, table_of
-from inseq.models.taps import module_of, tapped
+from inseq.models.taps import Tap as Tap
+from inseq.models.taps import find_taps, tapped
 from inseq.text.encode import Encoder
 from inseq.text.example import Example, Role
 
@@ -70,15 +71,6 @@ class Reading:
     chosen: Float[Tensor, "row step hidden"]
     logits: Float[Tensor, "row step vocab"]
     memory: tuple[Tensor, ...] = ()
-
-
-@dataclass(frozen=True)
-class Tap:
-    """A module whose values are looked at, and which side's positions it runs over."""
-
-    module: nn.Module
-    value: str
-    side: Role
 
 
 class Adapter(ABC):
@@ -222,22 +214,13 @@ class Adapter(ABC):
                 "at every step. Use 'integrated_gradients' or 'occlusion', which need no layer."
             )
         encoder = self.model.get_encoder() if "source" in self.tables else None
-        inside = set() if encoder is None else {id(module) for module in encoder.modules()}
-        found = [module_of(self.model, layer.module) for layer in layers]
-        taps = [
-            Tap(m, layer.value, "source" if id(m) in inside else "generated") for m, layer in zip(found, layers, strict=True)
-        ]
-        for tap in taps:
-            if any(tap.module is table.module for table in self.tables.values()):
-                raise ArgumentError(
-                    "target_layer is the input embeddings, which the features' own scores are about: leave it out, or use "
-                    "'input_x_gradient', 'integrated_gradients' or 'deeplift'."
-                )
-        return taps
+        return find_taps(self.model, layers, encoder, self.head, [table.module for table in self.tables.values()])
 
-    def tapped(self, taps: Sequence[Tap], placed: Tensor | None = None) -> AbstractContextManager[list[Tensor]]:
+    def tapped(
+        self, taps: Sequence[Tap], placed: Tensor | None = None, found: list[Tensor] | None = None
+    ) -> AbstractContextManager[list[Tensor]]:
         """Look at the values of modules, and exchange those of the first; see :func:`~inseq.models.taps.tapped`."""
-        return tapped([(tap.module, tap.value) for tap in taps], placed)
+        return tapped([(tap.module, tap.value) for tap in taps], placed, found)
 
     @contextmanager
     def _attention_to(self, sink: AttentionSink | None) -> Iterator[dict[str, Any]]:
@@ -322,6 +305,10 @@ class Adapter(ABC):
     def special_id(self, name: str) -> int | None:
         """The id of the tokenizer's special token of that name."""
         return self.encoder.special_id(name)
+
+    def special_piece(self, name: str) -> str | None:
+        """The piece of the tokenizer's special token of that name."""
+        return getattr(self.encoder.tokenizer, f"{name}_token", None)
 
     def id_of(self, token: str) -> int | None:
         """The id of a token given by its piece or its text."""

@@ -180,8 +180,10 @@ def fused_activations(model: nn.Module) -> Iterator[None]:
         if type(child) is NewGELUActivation and not (child._forward_hooks or child._forward_pre_hooks or child._backward_hooks)
     ]
     try:
-        for parent, name, _ in composed:
-            setattr(parent, name, nn.GELU(approximate="tanh"))
+        for parent, name, child in composed:
+            fused: Any = nn.GELU(approximate="tanh")
+            fused.stands_for = (child,)
+            setattr(parent, name, fused)
         yield
     finally:
         for parent, name, child in composed:

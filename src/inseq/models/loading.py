@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from inspect import signature
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig
 
-from inseq.errors import ArgumentError, UnsupportedModelError
+from inseq.errors import ArgumentError, UnsupportedModelError, near
 from inseq.models.adapter import Adapter, DecoderOnly, EncoderDecoder
 from inseq.models.edits import guest
 from inseq.text.encode import Encoder
+
+LENGTHS = ("max_new_tokens", "max_length", "generation_config")
+"""Arguments of ``generate`` that say how long an output may be."""
+
+USUAL_LENGTH = 20
+"""New tokens that transformers generates where nothing says how many."""
 
 STOP_A_ROW = ("stopping_criteria", "stop_strings")
 """Arguments of ``generate`` that may end one row of a batch before the others, which pads it with tokens nobody wrote."""
@@ -62,7 +69,7 @@ def _load_model(name: str, device: Any, dtype: Any, kwargs: dict[str, Any]) -> n
     device = _checked_device(device)
     kwargs = _with_quantisation(kwargs)
     if dtype is not None:
-        kwargs["dtype"] = dtype
+        kwargs["dtype"] = _checked_dtype(dtype)
     trusted = {
         k: kwargs[k] for k in ("trust_remote_code", "revision", "token", "cache_dir", "subfolder", "gguf_file") if k in kwargs
     }
@@ -76,7 +83,11 @@ def _load_model(name: str, device: Any, dtype: Any, kwargs: dict[str, Any]) -> n
             f"that the hub knows and this machine can reach. Check the spelling, HF_ENDPOINT, HF_HUB_OFFLINE and your login. "
             f"({_first_line(error)})"
         ) from error
+    except TypeError as error:
+        raise ArgumentError(f"model_kwargs={kwargs} were refused: {_first_line(error)}") from error
     except ValueError as error:
+        if "Unrecognized model" in str(error):
+            raise ArgumentError(f"{name!r} holds no model that transformers knows. ({_first_line(error)})") from error
         if "Unrecognized configuration class" not in str(error):
             raise
         raise UnsupportedModelError(
@@ -103,6 +114,15 @@ def _checked_device(device: Any) -> torch.device | None:
         raise ArgumentError(
             f"device={device!r} is not a torch device of this machine, which has {', '.join(here)}. ({_first_line(error)})"
         ) from error
+
+
+def _checked_dtype(dtype: Any) -> Any:
+    """A torch type, its name, or ``"auto"``."""
+    named = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if dtype == "auto" or (isinstance(named, torch.dtype) and named.is_floating_point):
+        return dtype
+    names = ("float16", "bfloat16", "float32", "float64", "auto")
+    raise ArgumentError(f"dtype={dtype!r} is not a type of weights.{near(dtype, names)} Known: {', '.join(names)}.")
 
 
 def _first_line(error: BaseException) -> str:
@@ -199,8 +219,24 @@ def _generate_rows(adapter: Adapter, rows: Sequence[Sequence[int]], arguments: M
     length = max(len(row) for row in rows)
     ids = torch.tensor([[*row, *[padding] * (length - len(row))] for row in rows], device=adapter.device)
     keep = torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in rows], device=adapter.device)
-    options = {"pad_token_id": padding, **arguments, "return_dict_in_generate": False}
-    return adapter.model.generate(input_ids=ids, attention_mask=keep, **options).tolist()
+    options = {"pad_token_id": padding, **_room(adapter, rows, arguments), **arguments, "return_dict_in_generate": False}
+    try:
+        return adapter.model.generate(input_ids=ids, attention_mask=keep, **options).tolist()
+    except (ValueError, TypeError) as error:
+        known = [*GenerationConfig().to_dict(), *signature(adapter.model.generate).parameters]
+        hints = "".join(near(name, known) for name in arguments if name not in known)
+        raise ArgumentError(f"generation_args were refused by transformers: {_first_line(error)}{hints}") from error
+
+
+def _room(adapter: Adapter, rows: Sequence[Sequence[int]], arguments: Mapping[str, Any]) -> dict[str, int]:
+    """Where the caller sets no length, and the model's own would go beyond its positions: what is left of them."""
+    limit = adapter.max_positions()
+    if limit is None or any(arguments.get(name) is not None for name in LENGTHS):
+        return {}
+    before = 1 if "source" in adapter.tables else max(len(row) for row in rows)
+    config = adapter.model.generation_config
+    end = before + config.max_new_tokens if config.max_new_tokens else config.max_length or before + USUAL_LENGTH
+    return {"max_new_tokens": limit - before} if max(end, before + 1) > limit else {}
 
 
 def _eos_ids(adapter: Adapter, arguments: Mapping[str, Any]) -> frozenset[int]:

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from inseq._registry import Registry, bind
-from inseq.errors import ArgumentError
+from inseq.errors import ArgumentError, UnknownNameError
 from inseq.result.labelled import AggregationFunction, Labelled, aggregation_functions
 
 if TYPE_CHECKING:
@@ -93,6 +93,8 @@ def plan(axes: tuple[str, ...], reduce_by: tuple[str, ...], aggregator: Names, a
         UnknownNameError: for a function nobody registered.
     """
     asked = _asked(aggregator, aggregate_fn)
+    for name in asked if isinstance(asked, list) else [asked]:
+        _refuse_missing(name)
     if isinstance(asked, list) and len(asked) > len(axes):
         raise ArgumentError(
             f"Got {len(asked)} aggregation functions for {len(axes)} axes to fold "
@@ -121,6 +123,17 @@ def _plain(names: Names) -> Function | list[Function | None] | None:
     if names is None or isinstance(names, str) or callable(names):
         return None if names == "scores" else names
     return [None if name == "scores" else name for name in names]
+
+
+NOT_YET = ("subwords", "spans", "split", "pair", "slices")
+"""Aggregators of Inseq 0.7.1 that are not here yet."""
+
+
+def _refuse_missing(function: Function | None) -> None:
+    if isinstance(function, str) and function in NOT_YET:
+        raise UnknownNameError(
+            f"{function!r} is an aggregator of Inseq 0.7.1 that is not here yet. docs/extending.md shows how to register one."
+        )
 
 
 def _fold(axis: str, function: Function) -> Fold:

@@ -303,6 +303,8 @@ def merge_attributions(attributions: list[FeatureAttributionOutput]) -> FeatureA
     Raises:
         ArgumentError: for an empty list, or where method, attributed function or model differ.
     """
+    if not isinstance(attributions, (list, tuple)) or any(not isinstance(a, FeatureAttributionOutput) for a in attributions):
+        raise ArgumentError(f"Expected a list of FeatureAttributionOutput, got {type(attributions).__name__}.")
     if not attributions:
         raise ArgumentError("Got an empty list; expected at least one output to merge.")
     for key in SAME_CALL:

@@ -135,8 +135,11 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _read(path: Path) -> bytes:
-    with path.open("rb") as file:
-        data = file.read(MAX_BYTES + 1)
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise FileFormatError(f"Cannot read {str(path)!r}: {error.strerror or error}.") from error
     if len(data) > MAX_BYTES:
         raise FileFormatError(f"{str(path)!r} is larger than {MAX_BYTES // 2**20} MiB, the most that is read.")
     return data

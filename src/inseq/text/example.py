@@ -75,6 +75,9 @@ class Vocabulary(Protocol):
     def special_id(self, name: Literal["unk", "pad", "mask", "eos", "bos"]) -> int | None:
         """The id of a special token, where the tokenizer has one."""
 
+    def special_piece(self, name: Literal["unk", "pad", "mask", "eos", "bos"]) -> str | None:
+        """The piece of a special token, where the tokenizer has one."""
+
     def id_of(self, token: str) -> int | None:
         """The id of a token given by its piece or its text, where it is exactly one."""
 
@@ -97,6 +100,11 @@ class Contrast:
     differs: Bool[Tensor, " step"] = field(repr=False)
     example: Example = field(repr=False)
     index: Int[Tensor, " step"] = field(repr=False)
+
+    def at_steps(self, chosen: Int[Tensor, " chosen"]) -> Contrast:
+        """The same for some of the steps alone; the other output stays whole."""
+        index = chosen.to(self.ids.device)
+        return replace(self, ids=self.ids[index], differs=self.differs[index], index=self.index[index])
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +141,8 @@ class Example:
         """The same input with some of its steps alone."""
         index = torch.tensor(chosen, dtype=torch.long, device=self.at.device)
         steps = tuple(self.steps[i] for i in chosen)
-        return replace(self, steps=steps, step_ids=self.step_ids[index], at=self.at[index])
+        contrast = None if self.contrast is None else self.contrast.at_steps(index)
+        return replace(self, steps=steps, step_ids=self.step_ids[index], at=self.at[index], contrast=contrast)
 
     @property
     def n_decoder(self) -> int:
