@@ -287,7 +287,7 @@ def test_the_seed_decides_the_draws_and_nothing_else_does(method: str) -> None:
         ("context_cite", {"alpha": -1.0}, "alpha=-1.0 must not be below 0"),
         ("reagent", {"max_probes": 0}, "max_probes=0 must be at least 1"),
         ("reagent", {"replace_ratio": 1.0}, "replace_ratio=1.0 must be above 0 and below 1"),
-        ("reagent", {"replacements": "nltk"}, "replacements='nltk' must be 'model' or 'vocabulary'"),
+        ("reagent", {"replacements": "nltk"}, "replacements='nltk' is not one of 'model', 'vocabulary'"),
     ],
 )
 def test_options_that_cannot_be_used_are_named(method: str, options: dict[str, Any], message: str) -> None:

@@ -10,7 +10,7 @@ from inseq.engine.requests import Gradient, Path, Points, Score, gather
 from inseq.methods._method import Attribution, method
 from inseq.methods._options import at_least, one_of
 from inseq.methods.baselines import Baseline, baseline_embeds
-from inseq.methods.gradient import BY_DIM
+from inseq.methods.gradient import BY_DIM, with_sum
 from inseq.text.example import Example, Role
 
 STRATEGIES = ("greedy", "maxcount")
@@ -44,12 +44,10 @@ async def discretized_integrated_gradients(
     at_least("n_neighbors", n_neighbors, 1)
     one_of("strategy", strategy, STRATEGIES)
     b = baseline_embeds(x, baseline, include_eos_baseline=include_eos_baseline)
-    sides: list[tuple[Role, slice]] = [("source", slice(0, x.n_source)), ("generated", slice(x.n_source, len(x.features)))]
     ways = torch.cat(
         [
             way_through_words(wide(x.embeds[side]), wide(b[side]), x.ids[side], words(x, role), n_steps, strategy, n_neighbors)
-            for role, side in sides
-            if x.embeds[side].numel()
+            for role, side in x.sides
         ],
         dim=1,
     )
@@ -59,11 +57,8 @@ async def discretized_integrated_gradients(
         onward = steps[variants.start : variants.stop, : gradient.shape[2]].to(gradient)
         return torch.einsum("srfd,rfd->sfd", gradient, onward)
 
-    def read(scores: Float[Tensor, "step feature dim"]) -> tuple[Tensor, Tensor]:
-        return scores, scores.sum((1, 2))
-
     (scores, total), (start, end) = await gather(
-        Gradient(x, Points(n_steps, lambda i, j: ways[i:j].to(x.embeds)), combine, read),
+        Gradient(x, Points(n_steps, lambda i, j: ways[i:j].to(x.embeds)), combine, with_sum),
         Score(x, Path(b, torch.tensor([0.0, 1.0]))),
     )
     return Attribution(scores.transpose(0, 1), {"delta": total - (end - start)})

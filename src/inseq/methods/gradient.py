@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -79,3 +80,13 @@ def draw(like: Float[Tensor, "feature dim"], seed: int, sample: int) -> tuple[fl
     numbers = torch.Generator().manual_seed((seed * 1_000_003 + sample) % 2**63)
     share = torch.rand((), generator=numbers, dtype=torch.float64)
     return float(share), torch.randn(like.shape, generator=numbers, dtype=torch.float64).to(like)
+
+
+def with_sum(scores: Float[Tensor, "step feature dim"]) -> tuple[Tensor, Tensor]:
+    """Scores, and what they add up to before anything is folded."""
+    return scores, scores.sum((1, 2))
+
+
+def with_total(way: Float[Tensor, "feature dim"]) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    """The product of a step's gradient with a way, and its sum."""
+    return lambda gradient: with_sum(gradient * way)

@@ -14,7 +14,7 @@ from inseq.errors import ArgumentError
 from inseq.methods._method import Attribution, method
 from inseq.methods._options import at_least, one_of
 from inseq.methods.baselines import Baseline, baseline_embeds
-from inseq.methods.gradient import BY_DIM, draw
+from inseq.methods.gradient import BY_DIM, draw, with_sum, with_total
 from inseq.text.example import Example
 
 Quadrature = Callable[[int], tuple[Float[Tensor, " n"], Float[Tensor, " n"]]]
@@ -89,7 +89,7 @@ async def integrated_gradients(
 
     def way(steps: Example, n: int) -> Gradient:
         alphas, weights = QUADRATURES[quadrature](n)
-        return Gradient(steps, Path(b, alphas), weighted(weights), _with_total(x.embeds - b))
+        return Gradient(steps, Path(b, alphas), weighted(weights), with_total(x.embeds - b))
 
     ends = Score(x, Path(b, torch.tensor([0.0, 1.0])))
     n = n_steps if tolerance is None else min(FIRST_NODES, n_steps)
@@ -104,18 +104,6 @@ async def integrated_gradients(
         nodes[rough] = n
     diagnostics = {"delta": total - (end - start)}
     return Attribution(scores.transpose(0, 1), diagnostics if tolerance is None else {**diagnostics, "nodes": nodes})
-
-
-def _with_total(way: Float[Tensor, "feature dim"]) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-    def read(mean_gradient: Float[Tensor, "step feature dim"]) -> tuple[Tensor, Tensor]:
-        scores = mean_gradient * way
-        return scores, scores.sum((1, 2))
-
-    return read
-
-
-def _summed(scores: Float[Tensor, "step feature dim"]) -> tuple[Tensor, Tensor]:
-    return scores, scores.sum((1, 2))
 
 
 @method("gradient_shap", paper="lundberg2017unified", **BY_DIM)
@@ -160,7 +148,7 @@ async def gradient_shap(
         return torch.einsum("srfd,rfd->sfd", gradient, way) / n_samples
 
     (scores, total), (start, end) = await gather(
-        Gradient(x, Points(n_samples, points), combine, _summed), Score(x, Path(b, torch.tensor([0.0, 1.0])))
+        Gradient(x, Points(n_samples, points), combine, with_sum), Score(x, Path(b, torch.tensor([0.0, 1.0])))
     )
     return Attribution(scores.transpose(0, 1), {"delta": total - (end - start)})
 

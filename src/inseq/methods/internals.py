@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from inseq.engine.requests import Altered, Attended, Capture, Choice, HeadChoice, Replay, Site
-from inseq.errors import ArgumentError
 from inseq.methods._method import Attribution, method
+from inseq.methods._options import one_of
 from inseq.text.example import Example
 
 
@@ -120,8 +120,7 @@ async def value_zeroing(
         ArgumentError: for another metric, and for layers or heads that the model does not have.
         UnsupportedModelError: if the model's attention does not go through transformers' interface.
     """
-    if metric not in DISTANCES:
-        raise ArgumentError(f"metric={metric!r} is not known; choose from {', '.join(map(repr, DISTANCES))}.")
+    one_of("metric", metric, DISTANCES)
     whole = x.granular and layers is None and heads is None
     own: tuple[Site, ...] = ("encoder",) if x.n_source and whole else ()
     found = await Replay(

@@ -12,7 +12,7 @@ from torch import Tensor
 from inseq.engine.requests import Prediction, Rewritten, Score, Target, gather
 from inseq.errors import ArgumentError
 from inseq.methods._method import Attribution, method
-from inseq.methods._options import at_least
+from inseq.methods._options import at_least, one_of
 from inseq.methods.baselines import kept
 from inseq.text.example import Example
 
@@ -64,8 +64,7 @@ async def reagent(
         at_least(name, value, 1)
     if not 0 < replace_ratio < 1:
         raise ArgumentError(f"replace_ratio={replace_ratio} must be above 0 and below 1.")
-    if replacements not in ("model", "vocabulary"):
-        raise ArgumentError(f"replacements={replacements!r} must be 'model' or 'vocabulary'.")
+    one_of("replacements", replacements, ("model", "vocabulary"))
     draws = draw_probes(n_runs, max_probes, len(x.features), replace_ratio, seed)
     candidates = await _candidates(x, draws, replacements)
     removable = ~kept(x, include_eos=True).cpu()

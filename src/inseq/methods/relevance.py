@@ -9,14 +9,12 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from inseq.engine.requests import Edit, Gradient, Path, Relevance, Rescale, Score, gather
 from inseq.errors import ArgumentError
 from inseq.methods._method import Attribution, method
 from inseq.methods.baselines import Baseline, baseline_embeds
-from inseq.methods.gradient import BY_DIM
+from inseq.methods.gradient import BY_DIM, with_total
 from inseq.text.example import Example
 
 ATTNLRP = Relevance("attnlrp", norm="constant", activation="ratio", softmax="gradient", product="halved")
@@ -101,10 +99,6 @@ async def deeplift(x: Example, *, baseline: Baseline = "unk", include_eos_baseli
     """
     b = baseline_embeds(x, baseline, include_eos_baseline=include_eos_baseline)
 
-    def read(multipliers: Float[Tensor, "step feature dim"]) -> tuple[Tensor, Tensor]:
-        scores = multipliers * (x.embeds - b)
-        return scores, scores.sum((1, 2))
-
-    request = Gradient(x, read=read, edit=Rescale("deeplift"), reference=b)
+    request = Gradient(x, read=with_total(x.embeds - b), edit=Rescale("deeplift"), reference=b)
     (scores, total), ends = await gather(request, Score(x, Path(b, torch.tensor([0.0, 1.0]))))
     return Attribution(scores.transpose(0, 1), {"delta": total - (ends[1] - ends[0])})
