@@ -167,9 +167,10 @@ def test_generation_stops_at_the_end_token(bytes_model: inseq.AttributionModel) 
 
 
 def test_generation_ends_where_the_positions_do(gpt2: inseq.AttributionModel) -> None:
-    """Where nobody asked for a length, the model's own would go beyond its positions."""
-    (found,) = gpt2.attribute(" ".join(["w1"] * 60), **QUIET)
-    assert len(found.target) <= 64
+    """Where nobody asked for a length, the model's own (64 new tokens) would go beyond its 256 positions."""
+    model = inseq.load_model("demo/gpt2", device="cpu")
+    (found,) = model.attribute("Hello world " * 100, method="dummy", **QUIET)
+    assert 200 < found.attr_pos_start < len(found.target) <= 256
     with pytest.raises(ArgumentError, match=r"needs 65 positions .* has 64. .* lower max_new_tokens"):
         gpt2.attribute(" ".join(["w1"] * 64), **QUIET)
 
