@@ -243,7 +243,12 @@ def _named_step_function(target: Any, argument: str) -> Entry[Callable[..., Any]
         return step_functions[target]
     if callable(target):
         name = getattr(target, "__name__", "custom")
-        return Entry(name, InseqForm(target) if is_inseq_form(target) else target, {})
+        try:
+            return Entry(name, InseqForm(target) if is_inseq_form(target) else target, {})
+        except ValueError as error:
+            raise ArgumentError(
+                f"{argument} {name!r} does not say what it takes; call it in a function of your own."
+            ) from error
     raise ArgumentError(f"{argument} must be a step function's name or a function, got {type(target).__name__}.")
 
 
