@@ -21,9 +21,11 @@ from inseq.engine.requests import Edit, Gradient, Rescale, Target
 from inseq.errors import ArgumentError
 from inseq.models.adapter import Adapter, Inputs, Reading, Tap
 from inseq.models.edits import is_out_of_memory
-from inseq.models.graphs import Graphs, prepare_graphs
-from inseq.models.products import Body, whole_body
+from inseq.models.graphs import Graph, Graphs, prepare_graphs
+from inseq.models.products import Body
 from inseq.text.example import Role
+
+ALL = 2**62
 
 Record = Callable[[Tensor, Packed], None]
 """Records step scores from the predictions of a batch."""
@@ -70,7 +72,7 @@ class Backward:
             body = graph.body(cotangents[:, chosen], inputs.at[:, chosen])
             parts = [(_part(job, steps), rows) for job, rows in packed.jobs if steps.start < len(job.steps)]
             leaves = leaves_of(replace(inputs, decoder=graph.inputs.decoder), packed)
-            yield from self._products(parts, body, len(steps), leaves, [], None, budget)
+            yield from self._products(parts, graph, body, len(steps), leaves, [], None, budget)
 
     def at_once(
         self, packed: Packed, target: Target, kept: Mapping[int, Tensor], budget: Budget, record: Record | None
@@ -100,14 +102,16 @@ class Backward:
             reading, scores = edited_reading(self.adapter, edit, inputs, value, watch)
         check_values(values, inputs, differentiable=True)
         cotangents = _cotangents(reading, scores, packed, target)
-        body = whole_body(reading.hidden, cotangents, inputs.at)
+        graph = Graph(inputs, None, reading.hidden, None)
         leaves = values if taps else leaves_of(inputs, packed)
         sides = [tap.side for tap in taps]
-        yield from self._products(packed.jobs, body, inputs.at.shape[1], leaves, sides, edit, budget)
+        body = graph.body(cotangents, inputs.at)
+        yield from self._products(packed.jobs, graph, body, inputs.at.shape[1], leaves, sides, edit, budget)
 
     def _products(
         self,
         jobs: Sequence[tuple[Job, range]],
+        graph: Graph,
         body: Body,
         n_steps: int,
         leaves: Sequence[Tensor],
@@ -116,12 +120,12 @@ class Backward:
         budget: Budget,
     ) -> Iterator[tuple[Job, Tensor]]:
         """Products for all steps, some at a time, handed to the requests' own ``combine``."""
-        chunk = max(1, min(budget.cotangents // sum(leaf.numel() for leaf in leaves), n_steps))
-        batched = chunk > 1 and self._can_batch(edit, body, n_steps, leaves)
+        room = budget.cotangents
+        batched = n_steps > 1 and room >= 2 * graph.hidden.numel() and self._can_batch(edit, graph, body, n_steps, leaves)
         sums: list[list[Tensor]] = [[] for _ in jobs]
         at = [_taken(leaf.detach(), edit) for leaf in leaves]
         taken = [by_feature(job, rows, at, sides) for job, rows in jobs]
-        for steps, grads in body_gradients(body, n_steps, leaves, chunk, batched):
+        for steps, grads in body_gradients(graph, body, n_steps, leaves, room, batched):
             self.count(len(steps))
             for (job, rows), parts, values_at in zip(jobs, sums, taken, strict=True):
                 if n := max(0, min(len(steps), len(job.steps) - steps.start)):
@@ -131,13 +135,13 @@ class Backward:
         for (job, _), parts in zip(jobs, sums, strict=True):
             yield job, torch.cat(parts)
 
-    def _can_batch(self, edit: Edit | None, body: Body, n_steps: int, leaves: Sequence[Tensor]) -> bool:
+    def _can_batch(self, edit: Edit | None, graph: Graph, body: Body, n_steps: int, leaves: Sequence[Tensor]) -> bool:
         """Whether batched products equal single ones on this model under this edit: measured once, at first use."""
         if edit not in self.batched:
             try:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")
-                    a, b = (next(body_gradients(body, min(2, n_steps), leaves, 2, kind))[1] for kind in (True, False))
+                    a, b = (next(body_gradients(graph, body, min(2, n_steps), leaves, ALL, kind))[1] for kind in (True, False))
                 self.batched[edit] = all(_close(one, other) for one, other in zip(a, b, strict=True))
             except (RuntimeError, NotImplementedError) as error:
                 if is_out_of_memory(error):

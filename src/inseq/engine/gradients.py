@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from inseq.models.adapter import Reading
+from inseq.models.graphs import Graph
 from inseq.models.products import Body, pulled
 
 
@@ -27,19 +28,38 @@ def head_cotangents(
 
 
 def body_gradients(
-    body: Body, n_steps: int, leaves: Sequence[Tensor], chunk: int, batched: bool
+    graph: Graph, body: Body, n_steps: int, leaves: Sequence[Tensor], room: int, batched: bool
 ) -> Iterator[tuple[range, tuple[Tensor, ...]]]:
-    """Yield, chunk by chunk of steps, the gradients to each leaf: Float["step row position dim"].
+    """Yield, some steps at a time, the gradients to each leaf: Float["step row position dim"].
 
     Rows are independent, so one product serves the same step of every row.
 
     Args:
-        body: the graph from the leaves on.
+        graph: from the leaves to the hidden states.
+        body: where products enter it.
         n_steps: how many steps there are.
-        leaves: embeddings of the encoder, the decoder, or both.
-        chunk: how many products at a time.
-        batched: whether a chunk goes backward as one batch, or one product after the other.
+        leaves: embeddings of the encoder, the decoder, or both; or the values of layers.
+        room: how many numbers the products taken at a time may hold at the leaves, or at the hidden states.
+        batched: whether they go backward as one batch, or one after the other.
     """
-    for a in range(0, n_steps, chunk):
-        steps = range(a, min(a + chunk, n_steps))
-        yield steps, pulled(body.outputs, leaves, body.seeds(steps, batched), batched)
+    encoded = graph.encoded
+    first = leaves if encoded is None else [encoded.leaf, *leaves[1:]]
+    size = graph.hidden.numel() if encoded is not None else max(graph.hidden.numel(), sum(leaf.numel() for leaf in leaves))
+    for steps in _some(n_steps, room // size):
+        found = pulled(body.outputs, first, body.seeds(steps, batched), batched)
+        if encoded is None:
+            yield steps, found
+            continue
+        for part in _some(len(steps), room // leaves[0].numel()):
+            chosen = slice(part.start, part.stop)
+            through = pulled((encoded.output,), leaves[:1], (found[0][chosen],), batched)
+            yield (
+                range(steps.start + part.start, steps.start + part.stop),
+                (*through, *(gradient[chosen] for gradient in found[1:])),
+            )
+
+
+def _some(n: int, size: int) -> Iterator[range]:
+    size = max(1, size)
+    for start in range(0, n, size):
+        yield range(start, min(start + size, n))

@@ -119,7 +119,7 @@ def default_budget(device: torch.device, weights: int, dim: int) -> Budget:
     """
     overhead = OVERHEAD.get(device.type, ACCELERATOR_OVERHEAD) // max(1, weights)
     if device.type == "cpu":
-        return Budget(tokens=max(512, 2**20 // dim), logits=2**25, cotangents=2**19, overhead=overhead)
+        return Budget(tokens=max(512, 2**20 // dim), logits=2**25, cotangents=2**18, overhead=overhead)
     return Budget(tokens=2**15, logits=2**28, cotangents=2**27, overhead=overhead, smallest=512)
 
 
@@ -165,7 +165,7 @@ def graph_size(x: Example, overhead: int) -> int:
 
     Few sizes, so that examples of different lengths share batches.
     """
-    lengths = (x.at + 1 + x.n_source).tolist()
+    lengths = (x.at + 1).tolist()
     n = len(lengths)
 
     def work(size: int) -> float:

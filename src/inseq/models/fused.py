@@ -24,7 +24,7 @@ from inseq.models.edits import own_attention
 
 ACTIVATIONS = (nn.ReLU, nn.GELU, nn.SiLU, *(kind[0] if isinstance(kind, tuple) else kind for kind in ACT2CLS.values()))
 SHORT = 64
-PARTS = 4
+PARTS = 2
 """Into how many parts a causal attention's queries are cut from a length of ``SHORT`` on; each looks back only."""
 
 
@@ -124,16 +124,21 @@ class _Attended(Function):
         query, key, value, weights, known = ctx.saved_tensors
         inner = (grads[0] * known).sum(-1).transpose(1, 2)[..., None]
         g = grads[0].transpose(1, 2).contiguous()
-        to_query, to_key, to_value = torch.zeros_like(g), g.new_zeros(*key.shape), g.new_zeros(*key.shape)
-        n, n_keys = g.shape[-2], key.shape[2]
-        for part in range(ctx.parts):
+        n = g.shape[-2]
+        to_queries: list[Tensor] = []
+        for part in reversed(range(ctx.parts)):
             start, stop = n * part // ctx.parts, n * (part + 1) // ctx.parts
-            end, length = stop if ctx.parts > 1 else n_keys, stop - start
+            end, length = stop if ctx.parts > 1 else key.shape[2], stop - start
             here, seen = g.narrow(-2, start, length), weights.narrow(-2, start, length).narrow(-1, 0, end)
-            to_value.narrow(-2, 0, end).add_(seen.transpose(-1, -2) @ here)
-            slope = (here @ value.narrow(-1, 0, end) - inner.narrow(-2, start, length)) * seen
-            to_query.narrow(-2, start, length).add_(slope @ key.narrow(-2, 0, end))
-            to_key.narrow(-2, 0, end).add_(slope.transpose(-1, -2) @ query.narrow(-2, start, length))
+            slope = (here @ value.narrow(-1, 0, end)).sub_(inner.narrow(-2, start, length)).mul_(seen)
+            to_queries.insert(0, slope @ key.narrow(-2, 0, end))
+            of_keys, of_values = slope.transpose(-1, -2) @ query.narrow(-2, start, length), seen.transpose(-1, -2) @ here
+            if part == ctx.parts - 1:
+                to_key, to_value = of_keys, of_values
+            else:
+                to_key.narrow(-2, 0, end).add_(of_keys)
+                to_value.narrow(-2, 0, end).add_(of_values)
+        to_query = torch.cat(to_queries, -2) if len(to_queries) > 1 else to_queries[0]
         if ctx.size > 1:
             to_key, to_value = (t.view(len(t), ctx.groups, ctx.size, *t.shape[2:]).sum(2) for t in (to_key, to_value))
         return to_query, to_key, to_value, None, None, None, None

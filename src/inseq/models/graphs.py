@@ -5,13 +5,14 @@ What can be spared is asked of the model itself, by comparison with its plain gr
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from inseq.models.adapter import Adapter, Inputs, Reading
 from inseq.models.edits import guest
@@ -27,16 +28,26 @@ TOLERANCE_HALF = 5e-2
 
 
 @dataclass(frozen=True, eq=False)
+class Encoded:
+    """An encoder's output: with the graph below it, and as the leaf that the decoder reads instead."""
+
+    output: Float[Tensor, "row source dim"]
+    leaf: Float[Tensor, "row source dim"]
+
+
+@dataclass(frozen=True, eq=False)
 class Graph:
     """From leaves to hidden states.
 
     Attributes:
         inputs: the batch, whose embeddings are the leaves.
+        encoded: what lies between an encoder's embeddings and the decoder.
         hidden: what enters the vocabulary matrix, at all positions.
         last: the last layer, where it was cut out.
     """
 
     inputs: Inputs
+    encoded: Encoded | None
     hidden: Float[Tensor, "row decoder hidden"]
     last: LastLayer | None
 
@@ -62,13 +73,16 @@ class Graphs:
         self.inputs = inputs
         self.way = way
         self._tape = Tape() if several else None
-        self._memory: tuple[Tensor, ...] = ()
+        self._encoded: Encoded | None = None
 
     def whole(self) -> tuple[Graph, Reading]:
         """The graph over all positions, and what the forward gave that ran the model for it."""
-        graph, reading = self._graph(self.inputs, remember=self._tape is not None and self.inputs.source is not None)
-        self._memory = reading.memory
-        return graph, reading
+        if self.inputs.source is None or self.way == "plain":
+            return self._graph(self.inputs)
+        with encoder_cut(self.adapter.model.get_encoder()) as found:
+            graph, reading = self._graph(self.inputs)
+        (self._encoded,) = found
+        return replace(graph, encoded=self._encoded), reading
 
     def beginning(self, n: int) -> Graph:
         """The graph over the decoder's first ``n`` positions."""
@@ -77,18 +91,39 @@ class Graphs:
         decoder = whole.decoder[:, :n].detach().requires_grad_(whole.decoder.requires_grad)
         keep = None if whole.decoder_keep is None else whole.decoder_keep[:, :n]
         short = replace(whole, decoder=decoder, decoder_keep=keep, at=whole.at[:, :0])
-        if self._memory:
-            short = replace(short, source=None, memory=self._memory)
+        if self._encoded is not None:
+            short = replace(short, source=None, memory=(self._encoded.leaf,))
         with self._tape.replay():
             return self._graph(short)[0]
 
-    def _graph(self, inputs: Inputs, *, remember: bool = False) -> tuple[Graph, Reading]:
+    def _graph(self, inputs: Inputs) -> tuple[Graph, Reading]:
         model = self.adapter.model
         encoder = model.get_encoder() if "source" in self.adapter.tables else None
         cut: Any = last_layer_cut(self.adapter, self._tape) if self.way == "cut" else nullcontext()
         with fused(model, self._tape, encoder) if self.way != "plain" else nullcontext(), cut as last:
-            reading = self.adapter.read(inputs, differentiable=True, remember=remember)
-        return Graph(inputs, reading.hidden, last), reading
+            reading = self.adapter.read(inputs, differentiable=True)
+        return Graph(inputs, self._encoded, reading.hidden, last), reading
+
+
+@contextmanager
+def encoder_cut(encoder: nn.Module) -> Iterator[list[Encoded]]:
+    """Cut the graph of a forward at the encoder's output, so that products pass the two sides some at a time each.
+
+    Yields:
+        A list that holds, after the forward, what was cut.
+    """
+    found: list[Encoded] = []
+
+    def cut(_: nn.Module, args: Any, output: Any) -> Any:
+        own = output.last_hidden_state
+        found[:] = [Encoded(own, own.detach().requires_grad_())]
+        return type(output)(**{**output, "last_hidden_state": found[0].leaf})
+
+    handle = encoder.register_forward_hook(cut)
+    try:
+        yield found
+    finally:
+        handle.remove()
 
 
 def prepare_graphs(adapter: Adapter) -> Way:
@@ -141,9 +176,12 @@ def _gradients(graphs: Graphs, cotangents: Tensor) -> list[Tensor]:
     for step, graph in ((1, whole), (0, graphs.beginning(5) if graphs.way != "plain" else whole)):
         chosen = slice(step, step + 1)
         body = graph.body(cotangents[:, chosen], at[:, chosen])
-        leaves = [leaf for leaf in (graphs.inputs.source, graph.inputs.decoder) if leaf is not None]
-        *source, decoder = pulled(body.outputs, leaves, body.seeds(range(1), False), False)
-        found += [*source, decoder[:, :, :5] if step == 0 else decoder]
+        source, encoded = graphs.inputs.source, graph.encoded
+        first = [] if source is None else [source if encoded is None else encoded.leaf]
+        *side, decoder = pulled(body.outputs, [*first, graph.inputs.decoder], body.seeds(range(1), False), False)
+        if encoded is not None and source is not None:
+            side = list(pulled((encoded.output,), [source], side, False))
+        found += [*side, decoder[:, :, :5] if step == 0 else decoder]
     return found
 
 
