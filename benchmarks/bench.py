@@ -21,7 +21,7 @@ from typing import Any
 
 from cases import Case, every
 from sides import COSTS, Failed, Run, Side, Sides, alternating, difference
-from table import HEADER, line
+from table import PRINTED, header, line
 
 RESULTS = Path(__file__).parent / "results"
 SLOW = 20.0
@@ -82,7 +82,7 @@ def summary(runs: Sequence[Run]) -> dict[str, Any]:
     middle = {kind: statistics.median(run[kind] for run in runs) for kind in ("cpu", "wall")}
     memory = {"peak": max(run["peak"] for run in runs), "above_idle": max(run["peak"] - run["idle"] for run in runs)}
     counts = {kind: round(runs[0][kind]) for kind in COSTS[2:]}
-    deltas = {kind: runs[0][kind] for kind in ("delta", "nodes") if kind in runs[0]}
+    deltas = {kind: runs[0][kind] for kind in ("shortfall", "nodes") if kind in runs[0]}
     return {**middle, **memory, **counts, **deltas, "runs": [run["cpu"] for run in runs]}
 
 
@@ -143,7 +143,7 @@ def main() -> None:
     if arguments.list:
         print("\n".join(case.name for case in cases))
         return
-    print(f"One thread each on {processor()}; CPU seconds; ratios are theirs / ours.\n\n{HEADER}", flush=True)
+    print(f"One thread each on {processor()}; CPU seconds; ratios are theirs / ours.\n\n{header(PRINTED)}", flush=True)
     with Sides(arguments.ours, arguments.theirs) as sides:
         for case in cases:
             try:
@@ -151,7 +151,7 @@ def main() -> None:
             except Failed as error:
                 found = {"failed": str(error)}
                 sides.end()
-            print(line({"name": case.name, "wanted": case.wanted, "sampled": case.sampled, **found}), flush=True)
+            print(line({**asdict(case), **found}, PRINTED), flush=True)
             if not arguments.dry and not arguments.alone:
                 write(case, found)
 

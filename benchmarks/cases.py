@@ -50,7 +50,7 @@ class Case:
         return self.name.split("/")[0]
 
 
-def middle(generated: int = T) -> tuple[int, ...]:
+def six(generated: int) -> tuple[int, ...]:
     """Two steps at either end, two in the middle."""
     half = generated // 2
     return tuple(sorted({0, 1, half - 1, half, generated - 2, generated - 1}))
@@ -122,7 +122,7 @@ def refined() -> Iterator[Case]:
     """Integrated gradients with as many nodes as each token needs, against a fixed number: both ours, on bundled models."""
     for shape in ("demo/zh-en", "demo/gpt2"):
         fixed = ours("integrated_gradients", n_steps=NODES)
-        order = ours("integrated_gradients", n_steps=512, tolerance=0.01)
+        order = ours("integrated_gradients", n_steps=NODES, tolerance=0.01)
         yield Case(f"refined/{shape.removeprefix('demo/')}", shape, order, fixed, wanted=(8, None), exact=False)
 
 
@@ -137,8 +137,8 @@ def captum() -> Iterator[Case]:
 
 
 def growth() -> Iterator[Case]:
-    """How the cost grows with the prompt and with what is generated; the peer where a run of it is short."""
-    for method, work, sampled in (("saliency", "gradients", middle), ("occlusion", "occlusion", None)):
+    """How the cost grows with the prompt and with what is generated; the peer where its steps are short."""
+    for method, work, sampled in (("saliency", "gradients", six), ("occlusion", "occlusion", None)):
         for n in (16, 128, 512):
             for t in (16, 64, 128):
                 peer = inseq(method) if sampled else None
@@ -173,7 +173,7 @@ def every() -> list[Case]:
 
 
 def ours(method: str, span: bool = False, step_scores: Sequence[str] = ("probability",), **options: Any) -> Order:
-    """An order to this package."""
+    """An order to this package; a span takes all generated tokens at once."""
     return {"tool": "ours", "method": method, "options": options, "span": span, "step_scores": list(step_scores)}
 
 

@@ -43,11 +43,8 @@ class Sizes:
         """Read a transformers configuration of GPT-2, Llama or Marian."""
         width, heads = config.hidden_size, config.num_attention_heads
         grouped = getattr(config, "num_key_value_heads", None) or heads
-        inner = next(
-            size
-            for name in ("intermediate_size", "n_inner", "decoder_ffn_dim", "")
-            if (size := getattr(config, name, 4 * width))
-        )
+        named = (getattr(config, name, None) for name in ("intermediate_size", "n_inner", "decoder_ffn_dim"))
+        inner = next((size for size in named if size), 4 * width)
         return cls(
             layers=config.decoder_layers if config.is_encoder_decoder else config.num_hidden_layers,
             encoder_layers=config.encoder_layers if config.is_encoder_decoder else 0,
@@ -141,19 +138,27 @@ def value_zeroing(sizes: Sizes, n: int, t: int) -> int:
 
 def _translated(sizes: Sizes, n: int, t: int) -> int:
     """Gradients of an encoder's `n` tokens; a step's prefix in the decoder begins with its start."""
-    encoder = 2 * (sizes.attention + sizes.feed_forward) * n
+    forward = encoded(sizes, n) + decoded(sizes, n, t) + 2 * head(sizes, t)
+    return forward + sum(decoded_backward(sizes, n, step + 1) + encoded(sizes, n, products=4) for step in range(t))
+
+
+def encoded(sizes: Sizes, n: int, products: int = 2) -> int:
+    """All encoder layers, forward with 2 products in an attention or backward with 4."""
+    weights = 2 * (sizes.attention + sizes.feed_forward) * n
+    return sizes.encoder_layers * (weights + 2 * products * sizes.queries * n * n)
+
+
+def decoded(sizes: Sizes, n: int, tokens: int, products: int = 2) -> int:
+    """All decoder layers; half of a cross-attention's weights read the encoder's tokens."""
     cross = sizes.attention // 2
-    """Weights of the keys and values that read the encoder's output, and of the queries and the output that a decoder has."""
+    weights = 2 * (sizes.attention + cross + sizes.feed_forward) * tokens + 2 * cross * n
+    return sizes.layers * (weights + 2 * products * sizes.queries * (pairs(tokens) + tokens * n))
 
-    def encoded(products: int) -> int:
-        return sizes.encoder_layers * (encoder + 2 * products * sizes.queries * n * n)
 
-    def decoded(tokens: int, products: int) -> int:
-        weights = 2 * (sizes.attention + cross + sizes.feed_forward) * tokens + 2 * cross * n
-        return sizes.layers * (weights + 2 * products * sizes.queries * (pairs(tokens) + tokens * n))
-
-    forward = encoded(2) + decoded(t, 2) + 2 * head(sizes, t)
-    return forward + sum(decoded(step + 1, 4) + encoded(4) for step in range(t))
+def decoded_backward(sizes: Sizes, n: int, tokens: int) -> int:
+    """To the encoder's output: nothing before the first layer's cross-attention depends on it."""
+    before = 2 * (sizes.attention + sizes.attention // 4) * tokens + 2 * sizes.queries * (4 * pairs(tokens) + tokens * n)
+    return decoded(sizes, n, tokens, products=4) - before
 
 
 def of(work: str, sizes: Sizes, lengths: Sequence[tuple[int, int]], count: int = 1) -> int:

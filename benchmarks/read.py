@@ -29,13 +29,23 @@ def steps(scores: Any) -> list[list[float]]:
 
 
 def facts_of(found: Any) -> dict[str, Any]:
-    """The probabilities of each sequence's steps, and the largest completeness delta, where there are any."""
+    """What else both sides can be asked for: each step's probability, the nodes it took, and how far from complete it is."""
     read: dict[str, Any] = {"probabilities": [values.tolist() for each in found if (values := _step_score(each)) is not None]}
     diagnostics = [getattr(each, "diagnostics", None) or {} for each in found]
-    for name in ("delta", "nodes"):
-        if all(name in each for each in diagnostics):
-            read[name] = torch.cat([each[name].double().abs().flatten() for each in diagnostics]).tolist()
+    if all("nodes" in each for each in diagnostics):
+        read["nodes"] = torch.cat([each["nodes"].flatten() for each in diagnostics]).tolist()
+    if all("delta" in each for each in diagnostics):
+        read["shortfall"] = [share for each in found for share in shortfall(each)]
     return read
+
+
+def shortfall(found: Any) -> list[float]:
+    """For each step the share of the target's change that the scores miss; of scores kept for every dimension."""
+    delta = found.diagnostics["delta"].double()
+    if (scores := scored(found)).ndim < 3:
+        return []
+    total = scores.double().nansum(dim=(0, 2))
+    return (delta / (total - delta)).abs().tolist()
 
 
 def _step_score(found: Any) -> Any:
