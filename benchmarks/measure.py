@@ -44,24 +44,17 @@ class Calls:
 
 
 def measured(act: Callable[[], Any]) -> tuple[Any, dict[str, float]]:
-    """Run something; CPU and wall seconds, resident memory before and at its peak in MiB (of the device, on a GPU)."""
+    """Run something; CPU and wall seconds, resident memory before and at its peak in MiB."""
     gc.collect()
     with suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)
     with suppress(OSError), open("/proc/self/clear_refs", "w") as file:
         file.write("5")
-    on_device = torch.cuda.is_available()
-    if on_device:
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-    idle = torch.cuda.memory_allocated() / 2**20 if on_device else resident("VmRSS")
+    idle = resident("VmRSS")
     cpu, wall = time.process_time(), time.perf_counter()
     result = act()
-    if on_device:
-        torch.cuda.synchronize()
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-    peak = torch.cuda.max_memory_allocated() / 2**20 if on_device else resident("VmHWM")
-    return result, {"cpu": cpu, "wall": wall, "idle": idle, "peak": peak}
+    return result, {"cpu": cpu, "wall": wall, "idle": idle, "peak": resident("VmHWM")}
 
 
 def resident(field: str) -> float:

@@ -51,7 +51,7 @@ SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
 _CLASSES = {"GPT2": "GPT2LMHeadModel", "Llama": "LlamaForCausalLM", "Marian": "MarianMTModel"}
 
 
-def random_model(shape: str, attention: str = "sdpa", dtype: str = "float32", device: str = "cpu") -> Any:
+def random_model(shape: str, attention: str = "sdpa") -> Any:
     """A model of random weights; larger than at the start of training, so that no layer is nearly linear."""
     torch.manual_seed(0)
     family, sizes = SHAPES[shape]
@@ -63,7 +63,7 @@ def random_model(shape: str, attention: str = "sdpa", dtype: str = "float32", de
                 weight.add_(0.02 * torch.randn(weight.shape))
             elif not any(part in name for part in ("wte", "wpe", "embed", "shared", "lm_head")):
                 weight.mul_(2)
-    return model.to(device, getattr(torch, dtype))
+    return model
 
 
 def word_tokenizer(model: Any) -> transformers.PreTrainedTokenizerFast:

@@ -1,4 +1,4 @@
-"""Write the tables of `docs/performance.md` from the files in `benchmarks/results/`; what stands between its marks is replaced."""
+"""Write the tables of `docs/performance.md`, between its marks, from the files in `benchmarks/results/`."""
 
 from __future__ import annotations
 
