@@ -148,8 +148,8 @@ def main() -> None:
         for case in cases:
             try:
                 found = measured(case, sides, arguments)
-            except Failed as error:
-                found = {"failed": str(error)}
+            except Exception as error:
+                found = {"failed": str(error) if isinstance(error, Failed) else f"{type(error).__name__}: {error}"}
                 sides.end()
             print(line({**asdict(case), **found}, PRINTED), flush=True)
             if not arguments.dry and not arguments.alone:

@@ -52,7 +52,8 @@ def with_inseq(subject: Any, order: dict[str, Any]) -> Act:
         return found, [scored(each) for each in found]
 
     def read(out: Any) -> dict[str, Any]:
-        return {"scores": [steps(each) for each in out[1]], **facts_of(out[0])}
+        facts = {} if order.get("span") else facts_of(out[0])
+        return {"scores": [steps(each) for each in out[1]], **facts}
 
     return act, read
 

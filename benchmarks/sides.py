@@ -124,7 +124,7 @@ def sampled(side: Side, case: Case, order: Order) -> Run:
         runs = [side.ask("run", **order, window=[step, step + 1]) for step in case.sampled]
         costs = {kind: integrate(case.sampled, [run[kind] for run in runs], generated) for kind in COSTS}
     memory = {"idle": runs[0]["idle"], "peak": max(run["peak"] for run in runs)}
-    joined = {kind: [each for run in runs for each in run[kind]] for kind in ("scores", "probabilities")}
+    joined = {kind: [each for run in runs for each in run.get(kind, [])] for kind in ("scores", "probabilities")}
     if len(case.lengths) == 1:
         joined = {kind: [[step for each in found for step in each]] for kind, found in joined.items()}
     return {**costs, **memory, **joined}
