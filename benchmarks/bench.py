@@ -25,7 +25,7 @@ from table import PRINTED, header, line
 
 RESULTS = Path(__file__).parent / "results"
 SLOW = 20.0
-"""CPU seconds of the slower side beyond which a case runs once."""
+"""CPU seconds beyond which a side runs once."""
 
 PEERS = {
     "inseq": "Inseq 0.7.1",
@@ -42,9 +42,9 @@ def measured(case: Case, sides: Sides, arguments: argparse.Namespace) -> dict[st
     if case.peer is not None and not arguments.alone:
         theirs = sides.peers() if case.peer["tool"] in ("inseq", "captum") else ours
     known = built(case, list(dict.fromkeys(side for side in (ours, theirs) if side)))
-    pairs = alternating(case, ours, theirs, arguments.repeats, SLOW, lambda text: print(text, file=sys.stderr, flush=True))
+    runs = alternating(case, ours, theirs, arguments.repeats, SLOW, lambda text: print(text, file=sys.stderr, flush=True))
     operations = ours.ask("needed", work=case.work, count=case.count)["operations"] if case.work else None
-    return compared(case, pairs, operations) | {"machine": machine(known)}
+    return compared(case, *runs, operations) | {"machine": machine(known)}
 
 
 def built(case: Case, sides: Sequence[Side]) -> list[dict[str, str]]:
@@ -59,15 +59,13 @@ def built(case: Case, sides: Sequence[Side]) -> list[dict[str, str]]:
     return [each["versions"] for each in facts]
 
 
-def compared(case: Case, pairs: Sequence[tuple[Run, Run | None]], operations: int | None) -> dict[str, Any]:
+def compared(case: Case, mine: Sequence[Run], other: Sequence[Run], operations: int | None) -> dict[str, Any]:
     """Put what was found side by side."""
-    mine = [a for a, _ in pairs]
-    other = [b for _, b in pairs if b]
     found: dict[str, Any] = {"ours": summary(mine)}
     if other:
         found["theirs"] = summary(other)
         found["peer"] = PEERS[(case.peer or {})["tool"]]
-        found["ratio"] = {kind: statistics.median(b[kind] / a[kind] for a, b in pairs if b) for kind in ("cpu", "wall")}
+        found["ratio"] = {kind: found["theirs"][kind] / found["ours"][kind] for kind in ("cpu", "wall")}
         found["difference"] = difference(mine[0], other[0], case) if case.exact else None
     if operations:
         found["operations"] = operations

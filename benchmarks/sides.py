@@ -171,19 +171,23 @@ def gap(ours: Sequence[float], theirs: Sequence[float]) -> float:
 
 def alternating(
     case: Case, ours: Side, theirs: Side | None, repeats: int, slow: float, report: Callable[[str], None]
-) -> list[tuple[Run, Run | None]]:
-    """Run both sides in turn: as often as asked for while a run is short, else once."""
-    for side, order in ((ours, case.ours), (theirs, case.peer)):
-        if side is not None and order is not None:
-            side.ask("run", **order, warm=True)
-    pairs: list[tuple[Run, Run | None]] = []
-    while len(pairs) < repeats:
-        mine = once(ours, case.ours)
-        other = None
-        if theirs is not None and case.peer is not None:
-            other = sampled(theirs, case, case.peer) if case.sampled is not None else theirs.ask("run", **case.peer)
-        pairs.append((mine, other))
-        report(f"{case.name}: ours {mine['cpu']:.2f} s" + (f", theirs {other['cpu']:.2f} s" if other else ""))
-        if max(run["cpu"] for run in pairs[0] if run) > slow:
-            break
-    return pairs
+) -> tuple[list[Run], list[Run]]:
+    """Run both sides in turn, each as often as asked for while its runs are short, else once; the runs of each."""
+
+    def peer() -> Run:
+        assert theirs is not None
+        assert case.peer is not None
+        return theirs.ask("run", **case.peer) if case.sampled is None else sampled(theirs, case, case.peer)
+
+    acts = [(ours, case.ours, lambda: once(ours, case.ours))]
+    if theirs is not None and case.peer is not None:
+        acts.append((theirs, case.peer, peer))
+    for side, order, _ in acts:
+        side.ask("run", **order, warm=True)
+    runs: tuple[list[Run], list[Run]] = ([], [])
+    for _ in range(repeats):
+        for (_, order, act), found in zip(acts, runs, strict=False):
+            if not found or found[0]["cpu"] <= slow:
+                found.append(act())
+                report(f"{case.name}, {order['tool']}: {found[-1]['cpu']:.3g} s")
+    return runs
