@@ -32,7 +32,7 @@ test: $(VENV)/.test lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 bench: $(VENV)/.test
-	sh benchmarks/run.sh
+	sh benchmarks/run.sh $(ARGS)
 
 clean:
 	rm -rf $(VENV) .venv-peer build dist demo.html
