@@ -29,33 +29,33 @@ def body_gradients(
     hidden: Float[Tensor, "row decoder hidden"],
     cotangents: Float[Tensor, "row step hidden"],
     at: Int[Tensor, "row step"],
+    sums: Sequence[tuple[Tensor, Tensor | int]],
     leaves: Sequence[Tensor],
     chunk: int,
     batched: bool,
     *,
     keep: bool = False,
 ) -> Iterator[tuple[range, tuple[Tensor, ...]]]:
-    """Yield, chunk by chunk of steps, the gradients to each leaf: Float["step row position dim"].
+    """Yield, chunk by chunk of sums, the gradients to each leaf: Float["sum row position dim"].
 
-    Rows are independent, so one product serves the same step of every row.
+    Rows are independent, so one product serves the same step of every row; and the sum of several.
 
     Args:
         hidden: hidden states of all positions, differentiable to the leaves.
         cotangents: gradients of the scores at the hidden states ``at``.
+        sums: what each product is of: the cotangents of some rows and steps, Int["pair"] and Int["pair"].
         leaves: embeddings of the encoder, the decoder, or both.
         chunk: how many products at a time.
         batched: whether a chunk goes backward as one batch, or one product after the other.
         keep: whether the graph is needed again.
     """
-    n_rows, n_steps = at.shape
-    rows = torch.arange(n_rows, device=hidden.device)
     at = at.to(hidden.device)
-    for a in range(0, n_steps, chunk):
-        steps = range(a, min(a + chunk, n_steps))
+    for a in range(0, len(sums), chunk):
+        steps = range(a, min(a + chunk, len(sums)))
         seeds = hidden.new_zeros(len(steps), *hidden.shape)
-        for k, step in enumerate(steps):
-            seeds[k, rows, at[:, step]] = cotangents[:, step].to(hidden)
-        more = keep or steps.stop < n_steps
+        for k, (rows, which) in enumerate(sums[steps.start : steps.stop]):
+            seeds[k, rows, at[rows, which]] = cotangents[rows, which].to(hidden)
+        more = keep or steps.stop < len(sums)
         if batched:
             grads = torch.autograd.grad(
                 hidden, leaves, seeds, is_grads_batched=True, retain_graph=more, materialize_grads=True

@@ -44,7 +44,7 @@ from inseq.models.edits import dropout, is_out_of_memory
 from inseq.models.hiding import prepare_hiding
 from inseq.models.replays import replaying
 
-StepScores = dict[str, Float[Tensor, " step"]]
+StepScores = dict[str, Float[Tensor, " prediction"]]
 
 
 @dataclass
@@ -263,19 +263,20 @@ class Measures:
         real = packed.real.to(scores.device)
         cotangents = cotangents_of(run.target, real, head_cotangents(reading, scores, real))
         per_product = inputs.decoder.numel() + (0 if inputs.source is None else inputs.source.numel())
-        chunk = max(1, min(budget.cotangents // per_product, inputs.at.shape[1]))
-        batched = chunk > 1 and self._can_batch(request.edit, reading, cotangents, inputs.at, leaves)
-        sums: list[list[Tensor]] = [[] for _ in packed.jobs]
+        sums = packed.sums
+        chunk = max(1, min(budget.cotangents // per_product, len(sums)))
+        batched = chunk > 1 and self._can_batch(request.edit, reading, cotangents, inputs.at, sums, leaves)
+        found: list[list[Tensor]] = [[] for _ in packed.jobs]
         at = [_taken(leaf.detach(), request.edit) for leaf in leaves]
         taken = [by_feature(job, rows, at, sides) for job, rows in packed.jobs]
-        for steps, grads in body_gradients(reading.hidden, cotangents, inputs.at, leaves, chunk, batched):
+        for steps, grads in body_gradients(reading.hidden, cotangents, inputs.at, sums, leaves, chunk, batched):
             self.counters.vjps += len(steps)
-            for (job, rows), parts, values_at in zip(packed.jobs, sums, taken, strict=True):
-                if n := max(0, min(len(steps), len(job.steps) - steps.start)):
+            for (job, rows), parts, values_at in zip(packed.jobs, found, taken, strict=True):
+                if n := max(0, min(len(steps), len(job.sums) - steps.start)):
                     assert isinstance(job.request, Gradient)
                     gradient = by_feature(job, rows, [g[:n] for g in grads], sides)
                     parts.append(job.request.combine(gradient, values_at, job.variants))
-        return [torch.cat(parts) for parts in sums]
+        return [torch.cat(parts) for parts in found]
 
     def _reading(
         self, packed: Packed, inputs: Inputs, edit: Edit | None, run: Run, watch: AbstractContextManager[Any]
@@ -291,18 +292,15 @@ class Measures:
         return reading, value(reading.logits)
 
     def _can_batch(
-        self, edit: Edit | None, reading: Reading, cotangents: Tensor, at: Tensor, leaves: Sequence[Tensor]
+        self, edit: Edit | None, reading: Reading, cotangents: Tensor, at: Tensor, sums: Sequence[Any], leaves: Sequence[Tensor]
     ) -> bool:
         """Whether batched products equal single ones on this model under this edit: measured once, at first use."""
         if edit not in self._batched:
-            first = slice(0, min(2, at.shape[1]))
             try:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")
                     pair = [
-                        next(
-                            body_gradients(reading.hidden, cotangents[:, first], at[:, first], leaves, 2, batched, keep=True)
-                        )[1]
+                        next(body_gradients(reading.hidden, cotangents, at, sums[:2], leaves, 2, batched, keep=True))[1]
                         for batched in (True, False)
                     ]
                 self._batched[edit] = all(_close(a, b) for a, b in zip(*pair, strict=True))

@@ -67,7 +67,7 @@ class Engine:
             progress: whether a bar is shown.
 
         Returns:
-            For each plan what its method returned, and the recorded step scores.
+            For each plan what its method returned, and the recorded step scores, of every prediction.
         """
         functions = {name: Target.of(function) for name, function in (step_functions or {}).items()}
         shared = {name: f for name, f in functions.items() if not (f.stepwise or f.passes)}
@@ -132,10 +132,10 @@ class Engine:
 
     def _record_alone(self, name: str, function: Target, examples: Sequence[Example], run: Run) -> None:
         """Record a step function that needs forwards of its own."""
-        requests = [Score(x) for x in examples]
-        answers = self._answer(requests, replace(run, target=function, recorded={}, attributing=False))
-        for request in requests:
-            run.step_scores[id(request.example)][name] = answers[id(request)][0]
+        requests = {id(x): Score(x.apart()) for x in examples}
+        answers = self._answer(list(requests.values()), replace(run, target=function, recorded={}, attributing=False))
+        for key, request in requests.items():
+            run.step_scores[key][name] = answers[id(request)][0]
 
     def _answer(self, requests: Sequence[Request[Any]], run: Run) -> dict[int, Any]:
         """Answer all requests, kind by kind, in batches of similar length."""
@@ -215,4 +215,4 @@ class Engine:
 
 
 def _unrecorded(x: Example, functions: Mapping[str, Target]) -> StepScores:
-    return {name: torch.full((len(x.steps),), torch.nan) for name in functions}
+    return {name: torch.full((len(x.at),), torch.nan) for name in functions}
