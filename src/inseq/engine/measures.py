@@ -292,7 +292,13 @@ class Measures:
         return reading, value(reading.logits)
 
     def _can_batch(
-        self, edit: Edit | None, reading: Reading, cotangents: Tensor, at: Tensor, sums: Sequence[Any], leaves: Sequence[Tensor]
+        self,
+        edit: Edit | None,
+        reading: Reading,
+        cotangents: Tensor,
+        at: Tensor,
+        sums: Sequence[Any],
+        leaves: Sequence[Tensor],
     ) -> bool:
         """Whether batched products equal single ones on this model under this edit: measured once, at first use."""
         if edit not in self._batched:

@@ -148,8 +148,8 @@ def jobs_of(request: Request[Any], causal: bool, overhead: int, *, stepwise: boo
     x, variants = request.example, range(len(request.variants))
     if x.spans is not None and not isinstance(request, Score | Gradient | Activations):
         raise ArgumentError(
-            f"target_spans sums a target over the tokens of a span, and {type(request).__name__} looks at what the model "
-            "computes for each of them: there is nothing to sum. Leave target_spans out and combine the tokens' scores "
+            "target_spans explains the sum of a target over the tokens of a span, and this method has no target: it looks at "
+            "what the model computes inside for each token by itself. Leave target_spans out and combine the tokens' scores "
             "afterwards, or use a method that has a target, such as 'saliency' or 'occlusion'."
         )
     if not causal and isinstance(request.variants, Deleted) and not stepwise:
