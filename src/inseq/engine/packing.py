@@ -87,6 +87,7 @@ class Budget:
         cotangents: vector-Jacobian products at a time x rows x padded length x dim.
         overhead: what a further forward costs beside its tokens, in tokens: short examples share one, padded.
         smallest: with fewer tokens a forward takes no less time, as the weights have to be read anyway.
+        results: steps of a block x features x dim, of gradients that are not folded yet.
     """
 
     tokens: int
@@ -94,6 +95,19 @@ class Budget:
     cotangents: int
     overhead: int = 64
     smallest: int = 16
+    results: int = 2**62
+
+    def within(self, other: Budget) -> Budget:
+        """The smaller of two."""
+        sizes = ("tokens", "logits", "cotangents", "results")
+        return replace(self, **{size: min(getattr(self, size), getattr(other, size)) for size in sizes})
+
+    def steps(self, request: Request[Any], vocabulary: int) -> int:
+        """How many steps of a request one row may serve."""
+        x = request.example
+        if isinstance(request, Gradient):
+            return max(1, self.results // max(1, x.embeds.numel()))
+        return max(1, self.logits // vocabulary)
 
     def halved(self) -> Budget:
         tokens, logits, cotangents = (max(1, size // 2) for size in (self.tokens, self.logits, self.cotangents))
@@ -114,8 +128,10 @@ def default_budget(device: torch.device, weights: int, dim: int) -> Budget:
     return Budget(tokens=2**15, logits=2**28, cotangents=2**27, overhead=overhead, smallest=512)
 
 
-def jobs_of(request: Request[Any], causal: bool, overhead: int, *, stepwise: bool = False) -> list[Job]:
-    """Cut a request into jobs.
+def jobs_of(
+    request: Request[Any], causal: bool, overhead: int, *, stepwise: bool = False, most: int | None = None
+) -> list[Job]:
+    """Cut a request into jobs, of at most so many steps.
 
     Gradients are cut into blocks of steps of similar prefix length, so that a block's backward covers its own prefix and
     no more. A model that is not causal needs a prefix of its own for every step.
@@ -130,6 +146,7 @@ def jobs_of(request: Request[Any], causal: bool, overhead: int, *, stepwise: boo
         )
     n = len(request.example.steps)
     size = 1 if not causal else block_size(request.example, overhead) if isinstance(request, Gradient) else n
+    size = size if most is None else min(size, most)
     variants = range(len(request.variants))
     return [Job(request, variants, range(a, min(a + size, n))) for a in range(0, n, size)]
 
