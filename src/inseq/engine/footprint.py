@@ -17,6 +17,7 @@ from inseq.engine.measures import Counters, Measures, Run
 from inseq.engine.packing import Budget, Job, pack
 from inseq.engine.requests import Capture, Gradient, Original, Prediction, Replay, Request, Rescale, Target
 from inseq.models.adapter import Adapter
+from inseq.models.blocks import BLOCK, splits
 from inseq.models.edits import is_out_of_memory
 
 LENGTHS = (8, 16, 32)
@@ -24,6 +25,10 @@ LENGTHS = (8, 16, 32)
 
 SHAPES = ((0, 0), (1, 0), (2, 0), (0, 1), (0, 2), (1, 1))
 """Which of the lengths an encoder's and a decoder's part of a row have; as many as such a polynomial has terms."""
+
+
+MASKS = 16
+"""Bytes of an attention's mask for a query and a key, copies included."""
 
 
 class Allocated(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -69,11 +74,13 @@ class Footprint:
         moments: coefficients at each moment; see :func:`_terms`.
         graph: the moment at which the forward has ended; what stands then stands until the last product is made.
         measured: whether they were counted, or guessed.
+        block: how many pairs of a query and a key stand at a time, where the attention is computed by blocks.
     """
 
     moments: Float[Tensor, "moment term"]
     graph: int
     measured: bool
+    block: int | None = None
 
     def row(self, source: int, decoder: int) -> int:
         """The most that stands at once, with one product at a time."""
@@ -85,7 +92,12 @@ class Footprint:
         return max(0, self._most(self.moments[self.graph :], source, decoder) - held)
 
     def _most(self, moments: Tensor, source: int, decoder: int) -> int:
-        return max(0, round(float((moments @ _terms(source, decoder)).max())))
+        terms, masks = _terms(source, decoder), 0
+        pairs = terms[[2, 4, 5]]
+        if self.block is not None:
+            masks = MASKS * int(pairs.sum())
+            terms[[2, 4, 5]] = pairs.clamp_max(self.block)
+        return max(0, masks + round(float((moments @ terms).max())))
 
 
 def _terms(source: int, decoder: int) -> Float[Tensor, " term"]:
@@ -108,7 +120,16 @@ def guessed(adapter: Adapter, request: Request[Any]) -> Footprint:
     more = 4 * size * heads
     held = rows * torch.tensor([0, 4 * per_token, per_pair, 4 * per_token, per_pair, per_pair], dtype=torch.float64)
     transient = rows * torch.tensor([0, 2 * per_token, more, 2 * per_token, more, more])
-    return Footprint(torch.stack([held, held + (transient if graph else 0 * transient)]), 0, measured=False)
+    moments = torch.stack([held, held + (transient if graph else 0 * transient)])
+    return Footprint(moments, 0, measured=False)
+
+
+def by_blocks(footprint: Footprint, adapter: Adapter, request: Request[Any]) -> Footprint | None:
+    """The same with attention by blocks, which an edited backward pass may have; None where it may not."""
+    if not isinstance(request, Gradient) or request.edit is None or not splits(adapter):
+        return None
+    rows = 2 if isinstance(request.edit, Rescale) else 1
+    return replace(footprint, block=BLOCK // (rows * adapter.axis_size("head")))
 
 
 def _memory_efficient(adapter: Adapter) -> bool:

@@ -257,7 +257,7 @@ class Measures:
         taps = self._taps(packed, request.at)
         values: list[Tensor] = []
         watch = self.adapter.tapped(taps, packed.placed(taps[0].side) if taps else None, values)
-        reading, scores = self._reading(packed, inputs, request.edit, run, watch)
+        reading, scores = self._reading(packed, inputs, request.edit, run, watch, budget.weights)
         _check_values(values, inputs, differentiable=True)
         leaves, sides = (values, [tap.side for tap in taps]) if taps else (leaves, [])
         real = packed.real.to(scores.device)
@@ -278,12 +278,12 @@ class Measures:
         return [torch.cat(parts) for parts in sums]
 
     def _reading(
-        self, packed: Packed, inputs: Inputs, edit: Edit | None, run: Run, watch: AbstractContextManager[Any]
+        self, packed: Packed, inputs: Inputs, edit: Edit | None, run: Run, watch: AbstractContextManager[Any], weights: int
     ) -> tuple[Reading, Tensor]:
         """A forward with its graph, and the target's value; an edited one, which attends eagerly, records no step score."""
         value = partial(evaluate, run.target, packed=packed, kept=run.contrasts)
         if edit is not None:
-            return edited_reading(self.adapter, edit, inputs, value, watch)
+            return edited_reading(self.adapter, edit, inputs, value, watch, weights)
         with watch:
             reading = self.adapter.read(inputs, differentiable=True)
         if not run.target.passes:

@@ -88,6 +88,7 @@ class Budget:
         overhead: what a further forward costs beside its tokens, in tokens: short examples share one, padded.
         smallest: with fewer tokens a forward takes no less time, as the weights have to be read anyway.
         results: steps of a block x features x dim, of gradients that are not folded yet.
+        weights: rows x heads x pairs of a query and a key, beyond which an edited attention is computed by blocks.
     """
 
     tokens: int
@@ -96,10 +97,11 @@ class Budget:
     overhead: int = 64
     smallest: int = 16
     results: int = 2**62
+    weights: int = 2**62
 
     def within(self, other: Budget) -> Budget:
         """The smaller of two."""
-        sizes = ("tokens", "logits", "cotangents", "results")
+        sizes = ("tokens", "logits", "cotangents", "results", "weights")
         return replace(self, **{size: min(getattr(self, size), getattr(other, size)) for size in sizes})
 
     def steps(self, request: Request[Any], vocabulary: int) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from inseq.engine.footprint import Footprint, guessed, measured
+from inseq.engine.footprint import Footprint, by_blocks, guessed, measured
 from inseq.engine.measures import Measures
 from inseq.engine.packing import Budget, Job
 from inseq.engine.requests import Capture, Gradient, Replay, Request, Rescale
@@ -124,14 +124,20 @@ class Plan:
         Raises:
             ArgumentError: if not even one row with one product at a time fits.
         """
+        request, adapter = requests[0], measures.adapter
         shapes = {(r.example.n_source, int(r.example.at[-1]) + 1, len(r.example.steps)) for r in requests}
-        footprint = self._footprint(requests[0], shapes, measures, known)
-        self.footprints[requests[0].company] = footprint
-        adapter = measures.adapter
-        found = budget
-        for source, decoder, n_steps in shapes:
-            found = found.within(self._fitted(requests[0], footprint, (source, decoder, n_steps), budget, adapter))
-        self.limits[requests[0].company] = found
+        footprint = self._footprint(request, shapes, measures, known)
+        weights = budget.weights
+        least = max(self._least(request, footprint, shape, adapter) for shape in shapes)
+        if least > self.room.size and (split := by_blocks(footprint, adapter, request)) is not None:
+            footprint, weights = split, 0
+            least = max(self._least(request, footprint, shape, adapter) for shape in shapes)
+        if least > self.room.size:
+            self._too_small(least)
+        found = replace(budget, weights=weights, cotangents=budget.cotangents if weights else 2**62)
+        for shape in shapes:
+            found = found.within(self._fitted(request, footprint, shape, found, adapter))
+        self.footprints[request.company], self.limits[request.company] = footprint, found
 
     def _footprint(
         self,
@@ -150,28 +156,28 @@ class Plan:
             known[key] = measured(measures, request) or guess
         return known[key]
 
+    def _least(self, request: Request[Any], footprint: Footprint, shape: tuple[int, int, int], adapter: Adapter) -> int:
+        """What a single row with a single step and a single product takes."""
+        source, decoder, _ = shape
+        return self.kept + footprint.row(source, decoder) + _of_step(request, source + decoder, adapter)
+
     def _fitted(
         self, request: Request[Any], footprint: Footprint, shape: tuple[int, int, int], budget: Budget, adapter: Adapter
     ) -> Budget:
         source, decoder, n_steps = shape
         graph = isinstance(request, Gradient)
-        width, dim = source + decoder, adapter.axis_size("dim")
-        logits = 4 * LOGITS[graph] * adapter.vocabulary_size
-        sums = 4 * 2 * width * dim if graph else 0
+        width, dim, step = source + decoder, adapter.axis_size("dim"), _of_step(request, source + decoder, adapter)
         free = self.room.size - self.kept
         row, product = footprint.row(source, decoder), footprint.product(source, decoder)
-        if row + logits + sums > free:
-            self._too_small(self.kept + row + logits + sums)
-        steps = max(1, min(n_steps, (free - row) // max(1, 2 * (logits + sums)))) if graph else n_steps
-        each = row + steps * (logits + sums)
-        rows = max(1, min(free // each, max(1, budget.tokens // width)))
+        steps = max(1, min(n_steps, (free - row) // (2 * step))) if graph else n_steps
+        each = row + steps * step
+        rows = max(1, min(free // each, budget.tokens // width))
         products = 1 + max(0, (free - rows * each) // max(1, rows * product)) if graph else 1
-        return Budget(
+        return replace(
+            budget,
             tokens=rows * width,
             logits=max(1, (free - rows * row) // (4 * LOGITS[graph])),
             cotangents=min(budget.cotangents, rows * products * width * dim),
-            overhead=budget.overhead,
-            smallest=budget.smallest,
             results=steps * width * dim,
         )
 
@@ -201,10 +207,13 @@ class Plan:
         footprint = self.footprints.get(request.company)
         if footprint is not None:
             source, decoder = max(job.example.n_source for job in batch), max(job.n_decoder for job in batch)
-            graph = isinstance(request, Gradient)
             each = footprint.row(source, decoder) + max(0, products - 1) * footprint.product(source, decoder)
-            each += steps * 4 * (LOGITS[graph] * adapter.vocabulary_size + (2 * width * dim if graph else 0))
+            each += steps * _of_step(request, width, adapter)
             self.peak = max(self.peak, self.kept + rows * each)
+
+    def shrink(self, budget: Budget) -> None:
+        """Go on with less, as the device had less than was planned."""
+        self.limits = {company: limit.within(budget) for company, limit in self.limits.items()}
 
     def facts(self) -> dict[str, Any]:
         """The plan as it was carried out, for ``info``."""
@@ -219,6 +228,12 @@ class Plan:
             "vjps": self.work.vjps,
             "flops": self.work.flops,
         }
+
+
+def _of_step(request: Request[Any], width: int, adapter: Adapter) -> int:
+    """What each step of a row adds: its logits, and its gradients before they are folded."""
+    graph = isinstance(request, Gradient)
+    return 4 * (LOGITS[graph] * adapter.vocabulary_size + (2 * width * adapter.axis_size("dim") if graph else 0))
 
 
 def kind(request: Request[Any]) -> Hashable:

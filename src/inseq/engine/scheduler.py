@@ -202,7 +202,7 @@ class Engine:
     def _limited(self, request: Request[Any]) -> Budget:
         """What suits the device, within the plan's memory."""
         limit = None if self._plan is None else self._plan.limits.get(request.company)
-        return self.budget if limit is None else self.budget.within(limit)
+        return self.budget if limit is None else limit
 
     def _in_one(self, apart: Target | None) -> bool:
         """Whether one forward serves several steps."""
@@ -218,6 +218,8 @@ class Engine:
             if smaller is None:
                 raise
             self.budget = self.budget.within(smaller)
+            if self._plan is not None:
+                self._plan.shrink(smaller)
             if self.adapter.device.type == "cuda":
                 torch.cuda.empty_cache()
             return False
