@@ -135,8 +135,9 @@ class Plan:
         if least > self.room.size:
             self._too_small(least)
         found = replace(budget, weights=weights, cotangents=budget.cotangents if weights else 2**62)
+        n_rows = sum(len(r.variants) for r in requests)
         for shape in shapes:
-            found = found.within(self._fitted(request, footprint, shape, found, adapter))
+            found = found.within(self._fitted(request, footprint, shape, n_rows, found, adapter))
         self.footprints[request.company], self.limits[request.company] = footprint, found
 
     def _footprint(
@@ -162,7 +163,13 @@ class Plan:
         return self.kept + footprint.row(source, decoder) + _of_step(request, source + decoder, adapter)
 
     def _fitted(
-        self, request: Request[Any], footprint: Footprint, shape: tuple[int, int, int], budget: Budget, adapter: Adapter
+        self,
+        request: Request[Any],
+        footprint: Footprint,
+        shape: tuple[int, int, int],
+        n_rows: int,
+        budget: Budget,
+        adapter: Adapter,
     ) -> Budget:
         source, decoder, n_steps = shape
         graph = isinstance(request, Gradient)
@@ -171,7 +178,7 @@ class Plan:
         row, product = footprint.row(source, decoder), footprint.product(source, decoder)
         steps = max(1, min(n_steps, (free - row) // (2 * step))) if graph else n_steps
         each = row + steps * step
-        rows = max(1, min(free // each, budget.tokens // width))
+        rows = max(1, min(free // each, budget.tokens // width, n_rows))
         products = 1 + max(0, (free - rows * each) // max(1, rows * product)) if graph else 1
         return replace(
             budget,
