@@ -104,15 +104,15 @@ def run_one(family: str, method: str, n: int, t: int, memory: str, seconds: int)
 
     explain(*WARM)
     found.clear()
-    signal.signal(signal.SIGALRM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
-    signal.alarm(seconds)
+    signal.signal(signal.SIGPROF, signal.default_int_handler)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
 
     def until_stopped() -> None:
         with suppress(KeyboardInterrupt):
             explain(n, t)
 
     _, cost = measured(until_stopped)
-    signal.alarm(0)
+    signal.setitimer(signal.ITIMER_PROF, 0)
     info = found.get("info", {})
     return {
         "family": family,
@@ -135,7 +135,7 @@ def main() -> None:
     parser.add_argument("--input", type=int, default=4096, help="tokens of the input")
     parser.add_argument("--generated", type=int, default=32, help="tokens that are explained")
     parser.add_argument("--memory", default="2 GiB", help="the plan's memory; empty for the default")
-    parser.add_argument("--seconds", type=int, default=600, help="after which a run is stopped; its peak until then counts")
+    parser.add_argument("--seconds", type=int, default=600, help="CPU seconds that a run gets; its peak counts")
     parser.add_argument("--output", type=Path, default=HERE / "results" / "memory.json")
     parser.add_argument("--one", nargs=2, metavar=("FAMILY", "METHOD"), help="run one in this process")
     given = parser.parse_args()

@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 from inseq.engine.measures import Counters, Measures, Run
 from inseq.engine.packing import Budget, Job, pack
-from inseq.engine.requests import Capture, Gradient, Original, Prediction, Replay, Request, Rescale, Target
+from inseq.engine.requests import Attended, Capture, Gradient, Original, Prediction, Replay, Request, Rescale, Target
 from inseq.models.adapter import Adapter
 from inseq.models.blocks import BLOCK, splits
 from inseq.models.edits import is_out_of_memory
@@ -172,7 +172,7 @@ def _trace(measures: Measures, request: Request[Any], source: int, decoder: int)
     with Allocated() as allocated:
         hook = adapter.model.register_forward_hook(lambda *_: ended.append(len(allocated.moments) - 1))
         try:
-            measures.measure(pack([job]), run, Budget(tokens=2**20, logits=2**20, cotangents=1))
+            list(measures.measure(pack([job]), run, Budget(tokens=1, logits=2**20, cotangents=1)))
         finally:
             hook.remove()
     return allocated.moments, ended[0]
@@ -194,7 +194,7 @@ def _small(adapter: Adapter, request: Request[Any], source: int, decoder: int) -
         own = {"combine": plain.combine, "read": plain.read}
         own["reference"] = None if request.reference is None else torch.zeros_like(x.embeds)
     elif isinstance(request, Capture | Replay):
-        own = {"fold": _Nothing}
+        own = {"fold": _Mixed}
     return replace(request, example=x, variants=Original(), **own)
 
 
@@ -206,12 +206,18 @@ def _probability(p: Prediction) -> Tensor:
     return p.logits.log_softmax(-1).gather(-1, p.ids[:, None])[:, 0].exp()
 
 
-class _Nothing:
-    """A fold that keeps nothing."""
+class _Mixed:
+    """A fold that follows tokens through the layers, and keeps nothing."""
+
+    def __init__(self) -> None:
+        self.mix: Tensor | None = None
 
     def add(self, seen: Any) -> None:
-        for _, _ in () if getattr(seen, "pieces", None) is None else seen.pieces.chunks(seen.at):
-            pass
+        if isinstance(seen, Attended):
+            mix = seen.weights.mean(0) / 2
+            self.mix = mix if self.mix is None or self.mix.shape != mix.shape else mix @ self.mix
+            for _, _ in () if seen.pieces is None else seen.pieces.chunks(seen.at):
+                pass
 
     def value(self) -> dict[str, Tensor]:
         return {}

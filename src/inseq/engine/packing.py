@@ -87,6 +87,7 @@ class Budget:
         cotangents: vector-Jacobian products at a time x rows x padded length x dim.
         overhead: what a further forward costs beside its tokens, in tokens: short examples share one, padded.
         smallest: with fewer tokens a forward takes no less time, as the weights have to be read anyway.
+        rows: of all jobs together.
         results: steps of a block x features x dim, of gradients that are not folded yet.
         weights: rows x heads x pairs of a query and a key, beyond which an edited attention is computed by blocks.
     """
@@ -96,12 +97,13 @@ class Budget:
     cotangents: int
     overhead: int = 64
     smallest: int = 16
+    rows: int = 2**62
     results: int = 2**62
     weights: int = 2**62
 
     def within(self, other: Budget) -> Budget:
         """The smaller of two."""
-        sizes = ("tokens", "logits", "cotangents", "results", "weights")
+        sizes = ("tokens", "logits", "cotangents", "rows", "results", "weights")
         return replace(self, **{size: min(getattr(self, size), getattr(other, size)) for size in sizes})
 
     def steps(self, request: Request[Any], vocabulary: int) -> int:
@@ -200,7 +202,7 @@ def _room(batch: Sequence[Job], job: Job, budget: Budget, vocabulary: int, causa
     if (rows + 1) * width - real > max(budget.overhead, real // 16):
         return 0
     held = max(j.width + j.skipped for j in together)
-    return min(budget.tokens // held, budget.logits // (steps * vocabulary)) - rows
+    return min(budget.tokens // held, budget.logits // (steps * vocabulary), budget.rows) - rows
 
 
 def _go_on_together(a: Job, b: Job) -> bool:

@@ -16,14 +16,19 @@ from inseq.models.adapter import Adapter
 LOGITS = {True: 6, False: 4}
 """How many copies of its logits, in float32, a target needs with a graph and without."""
 
+PIECE = 128
+"""Bytes for each number of a vector that a layer run again, or a piece of its output, takes."""
+
 RESULTS = 3
 """How many copies of a result stand while it is joined and laid out."""
 
 GRANULAR_SHARE = 0.25
 """Of the memory: what a granular result may take, its copies included."""
 
-LARGE = 0.25
-"""Share of the memory below which a guess is good enough."""
+LARGE = 2**26
+"""Bytes up to which a guess is good enough, where they are a small part of the memory."""
+
+SMALL_PART = 0.25
 
 
 @dataclass(frozen=True)
@@ -130,8 +135,9 @@ class Plan:
         weights = budget.weights
         least = max(self._least(request, footprint, shape, adapter) for shape in shapes)
         if least > self.room.size and (split := by_blocks(footprint, adapter, request)) is not None:
-            footprint, weights = split, 0
-            least = max(self._least(request, footprint, shape, adapter) for shape in shapes)
+            smaller = max(self._least(request, split, shape, adapter) for shape in shapes)
+            if smaller < least:
+                footprint, weights, least = split, 0, smaller
         if least > self.room.size:
             self._too_small(least)
         found = replace(budget, weights=weights, cotangents=budget.cotangents if weights else 2**62)
@@ -150,7 +156,7 @@ class Plan:
         """A guess where it fits easily; else the tensors of a few small rows are counted, once for a model."""
         adapter = measures.adapter
         guess = guessed(adapter, request)
-        if max(guess.row(m, n) for m, n, _ in shapes) <= LARGE * self.room.size:
+        if max(guess.row(m, n) for m, n, _ in shapes) <= min(LARGE, SMALL_PART * self.room.size):
             return guess
         key = kind(request)
         if key not in known:
@@ -180,9 +186,11 @@ class Plan:
         each = row + steps * step
         rows = max(1, min(free // each, budget.tokens // width, n_rows))
         products = 1 + max(0, (free - rows * each) // max(1, rows * product)) if graph else 1
+        inside = isinstance(request, Capture | Replay)
         return replace(
             budget,
-            tokens=rows * width,
+            tokens=max(width, min(budget.tokens, (free - rows * each) // (PIECE * dim))) if inside else rows * width,
+            rows=rows,
             logits=max(1, (free - rows * row) // (4 * LOGITS[graph])),
             cotangents=min(budget.cotangents, rows * products * width * dim),
             results=steps * width * dim,
@@ -272,4 +280,4 @@ def smaller_than(batch: Sequence[Job], budget: Budget, adapter: Adapter) -> Budg
     if rows == 1 and not inside:
         return None
     used = replace(budget, tokens=rows * width, logits=rows * steps * adapter.vocabulary_size, cotangents=unit)
-    return budget.halved() if inside else budget.within(used).halved()
+    return replace(budget.halved(), rows=max(1, rows // 2)) if inside else budget.within(used).halved()
