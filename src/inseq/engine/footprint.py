@@ -113,7 +113,7 @@ def guessed(adapter: Adapter, request: Request[Any]) -> Footprint:
     sides = len(adapter.tables)
     per_token = size * (adapter.n_weights // dim + 8 * dim)
     graph, edited = isinstance(request, Gradient), isinstance(request, Gradient) and request.edit is not None
-    eager = edited or isinstance(request, Capture | Replay) or not _memory_efficient(adapter)
+    eager = edited or isinstance(request, Capture | Replay) or not memory_efficient(adapter)
     copies = (24 if edited else 4 if graph else 6) if eager else 2
     per_pair = size * (heads if eager else 1) * copies * (layers * sides if graph else 1)
     rows = 2 if isinstance(request, Gradient) and isinstance(request.edit, Rescale) else 1
@@ -132,7 +132,7 @@ def by_blocks(footprint: Footprint, adapter: Adapter, request: Request[Any]) -> 
     return replace(footprint, block=BLOCK // (rows * adapter.axis_size("head")))
 
 
-def _memory_efficient(adapter: Adapter) -> bool:
+def memory_efficient(adapter: Adapter) -> bool:
     """Whether the model's attention keeps no weights."""
     return str(getattr(adapter.model.config, "_attn_implementation", "eager")).rpartition("|")[2] not in ("eager", "inseq")
 

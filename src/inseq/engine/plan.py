@@ -6,7 +6,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from inseq.engine.footprint import Footprint, by_blocks, guessed, measured
+from inseq.engine.footprint import Footprint, by_blocks, guessed, measured, memory_efficient
 from inseq.engine.measures import Measures
 from inseq.engine.packing import Budget, Job
 from inseq.engine.requests import Capture, Gradient, Replay, Request, Rescale
@@ -139,7 +139,7 @@ class Plan:
             if smaller < least:
                 footprint, weights, least = split, 0, smaller
         if least > self.room.size:
-            self._too_small(least)
+            self._too_small(least, request, adapter)
         found = replace(budget, weights=weights, cotangents=budget.cotangents if weights else 2**62)
         n_rows = sum(len(r.variants) for r in requests)
         for shape in shapes:
@@ -196,12 +196,14 @@ class Plan:
             results=steps * width * dim,
         )
 
-    def _too_small(self, least: int) -> None:
+    def _too_small(self, least: int, request: Request[Any], adapter: Adapter) -> None:
+        whole = isinstance(request, Capture | Replay) or (isinstance(request, Gradient) and request.edit is not None)
+        other = "" if whole or memory_efficient(adapter) else ", or load the model with attn_implementation='sdpa'"
         if self.room.strict:
             raise ArgumentError(
                 f"memory={self.room.origin} is {size_text(self.room.size)}, and {self.name!r} needs about {size_text(least)} "
                 f"beside the loaded model even with a single row and a single product at a time. Pass memory={least} or "
-                "more, a shorter text, or a model whose attention keeps no weights (attn_implementation='sdpa')."
+                f"more, or a shorter text{other}."
             )
         note = (
             f"the smallest plan needs about {size_text(least)}, more than {self.room.origin} ({size_text(self.room.size)}): "
