@@ -189,7 +189,7 @@ def test_products_one_by_one_where_batched_ones_fail(monkeypatch: pytest.MonkeyP
 
 
 def test_progress_can_be_switched_off(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("inseq.engine.scheduler.PROGRESS_DELAY", 0)
+    monkeypatch.setattr("inseq.engine.progress.DELAY", 0)
     made, _ = harness.adapter("gpt2")
     case = harness.cases("gpt2")[0]
     x = made.example([], case.target.tolist(), case.first, case.positions)

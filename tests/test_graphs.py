@@ -18,7 +18,7 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from inseq.engine.packing import WHOLE, Budget, graph_size
 from inseq.models.fused import ACTIVATIONS, PARTS, SHORT, Tape, _Attended, fused
-from inseq.models.graphs import prepare_graphs
+from inseq.models.graphs import Graphs, prepare_graphs
 
 FUSED = {"gemma2", "gpt_neo", "bloom", "falcon"}
 """Soft-capped attention, and attentions that do not go through transformers' interface."""
@@ -141,13 +141,12 @@ def test_blocks_are_smaller_the_longer_the_output() -> None:
 
 def test_out_of_memory_between_blocks_repeats_no_part(monkeypatch: pytest.MonkeyPatch) -> None:
     """What was answered of a job stays; the rest is run again."""
-    from inseq.models.graphs import Graphs
-
     made, _ = harness.adapter("gpt2")
+    prepare_graphs(made)
     own, refused = Graphs.beginning, []
 
     def beginning(graphs: Graphs, n: int) -> Any:
-        if n < 30 and len(refused) < 2:
+        if n < 30 and not refused:
             refused.append(n)
             raise torch.OutOfMemoryError("CUDA out of memory (pretended)")
         return own(graphs, n)
@@ -156,7 +155,7 @@ def test_out_of_memory_between_blocks_repeats_no_part(monkeypatch: pytest.Monkey
     case = Case(zoo.build("gpt2"), None, zoo.random_ids(50, 3), 2)
     ample = Budget(tokens=10**6, logits=10**9, cotangents=4000, overhead=8)
     ((found, scores),), engine = harness.run(made, [case], "saliency", recorded=["probability"], budget=ample)
-    assert len(refused) == 2
-    assert engine.counters.forwards == 3
+    assert refused
+    assert engine.counters.forwards == 2
     assert relative(found.scores, ref.saliency(case, ref.probability)) < 5 * TOLERANCE
     assert relative(scores["probability"], ref.step_scores(case, ref.probability)) < TOLERANCE

@@ -14,6 +14,7 @@ import transformers
 from inseq import __version__, demo
 from inseq._assemble import sequence_output
 from inseq._contrast import compare, with_contrasts
+from inseq._memory import plan_of, room_of
 from inseq._plan import Plan, plan_call
 from inseq._registry import bind
 from inseq._spans import Explained, explained
@@ -31,9 +32,6 @@ from inseq.result.output import OF_EACH, FeatureAttributionOutput
 from inseq.targets import step_function as step_functions
 from inseq.text.encode import checked_texts
 from inseq.text.example import Example
-
-GRANULAR_ENTRIES = 2**26
-"""How many scores a call keeps unreduced (256 MiB of float32) unless ``granular`` decides."""
 
 DEFAULT_METHOD = "saliency"
 
@@ -151,6 +149,7 @@ class AttributionModel:
         batch_size: int | None = None,
         generation_args: Mapping[str, Any] | None = None,
         granular: bool | None = None,
+        memory: int | float | str | None = None,
         **options: Any,
     ) -> FeatureAttributionOutput:
         """Show which input tokens made the model write each output token.
@@ -173,7 +172,10 @@ class AttributionModel:
             show_progress: whether a bar is shown on long runs.
             batch_size: how many texts are generated at a time; it changes no number.
             generation_args: arguments of transformers' ``generate``.
-            granular: whether scores are kept for every embedding dimension, layer and head; by default while they are few.
+            granular: whether scores are kept for every embedding dimension, layer and head; by default while they are few
+                and take a quarter of the memory at most.
+            memory: what the call may take beside the loaded model: a number of bytes, a text such as ``"2 GiB"``, or a share
+                of what is free, as 0.3; by default half of it. Rows and products that run at once are chosen to fit.
             **options: options of the method, of the target and of the step scores. Contrastive step functions take
                 ``contrast_targets`` (another output for each text, or its ids; of a decoder-only model prompt and
                 continuation), ``contrast_sources`` (another source for each), ``contrast_targets_alignments`` (pairs of
@@ -183,10 +185,12 @@ class AttributionModel:
 
         Returns:
             One sequence output per text, and what was done in ``info``; ``info["contrast"]`` says, for each text, which
-            positions and tokens were compared.
+            positions and tokens were compared, and ``info["plan"]`` what ran at once, and how much memory that took by
+            estimate.
 
         Raises:
-            ArgumentError, UnknownNameError, UnknownArgumentError: for an argument that cannot be used.
+            ArgumentError, UnknownNameError, UnknownArgumentError: for an argument that cannot be used, and for a ``memory``
+                that the smallest plan exceeds.
             UnsupportedModelError: if the method cannot be right on this architecture.
         """
         started = time.perf_counter()
@@ -198,7 +202,15 @@ class AttributionModel:
         _check_flags(**flags, **({} if granular is None else {"granular": granular}))
         ids = self._ids(texts, generated_texts, dict(generation_args or {}), batch_size)
         jobs = explained(ids, attr_pos_start, attr_pos_end, target_spans)
-        kept = self._is_granular(jobs, plan, attribute_target) if granular is None else granular
+        planned = plan_of(
+            plan.method.name,
+            plan.method.facts,
+            jobs,
+            self._adapter,
+            room_of(memory, self._adapter),
+            wanted=granular,
+            decoder=attribute_target or not self.is_encoder_decoder,
+        )
         examples = [
             self._adapter.example(
                 job.source,
@@ -206,12 +218,12 @@ class AttributionModel:
                 job.first,
                 job.positions,
                 attribute_target=attribute_target,
-                granular=kept,
+                granular=planned.granular,
                 spans=job.spans,
             )
             for job in jobs
         ]
-        info = self._info(plan, jobs, generated_texts is not None, kept, attribute_target, texts)
+        info = self._info(plan, jobs, generated_texts is not None, planned.granular, attribute_target, texts)
         if plan.compared.wanted:
             comparisons = compare(self._adapter, plan, jobs, texts)
             examples = with_contrasts(examples, comparisons)
@@ -224,10 +236,13 @@ class AttributionModel:
                 plan.target,
                 plan.recorded,
                 progress=show_progress,
+                plan=planned,
             )
             counters = asdict(self._engine.counters)
         info["exec_time"] = time.perf_counter() - started
         info["counters"] = counters
+        info["plan"] = planned.facts()
+        info["notes"] += planned.notes
         outputs = [
             sequence_output(
                 x, job, attribution, _merged(x, scores, plan), self._tokens(job), plan.method.facts, _info_of(info, i)
@@ -302,13 +317,6 @@ class AttributionModel:
         roles = [given if i < job.first else "generated" for i in range(len(job.target))]
         target = encoder.tokens(job.target, roles)  # type: ignore[arg-type]
         return (encoder.tokens(job.source, ["source"] * len(job.source)) if job.source else target[: job.first]), target
-
-    def _is_granular(self, jobs: Sequence[Explained], plan: Plan, attribute_target: bool) -> bool:
-        decoder = attribute_target or not self.is_encoder_decoder
-        cells = sum((len(j.source) + decoder * j.window[1]) * j.n_steps for j in jobs)
-        for axis in plan.method.facts["axes"]:
-            cells *= self._adapter.axis_size(axis)
-        return cells <= GRANULAR_ENTRIES
 
     def _info(
         self, plan: Plan, jobs: Sequence[Explained], forced: bool, granular: bool, attribute_target: bool, texts: list[str]

@@ -17,7 +17,7 @@ from inseq.engine.edited import edited_reading, with_references
 from inseq.engine.evaluate import cotangents_of, evaluate
 from inseq.engine.gradients import body_gradients, head_cotangents
 from inseq.engine.packing import Budget, Job, Packed
-from inseq.engine.requests import Edit, Gradient, Rescale, Target
+from inseq.engine.requests import Edit, Gradient, Placed, Request, Rescale, Target
 from inseq.errors import ArgumentError
 from inseq.models.adapter import Adapter, Inputs, Reading, Tap
 from inseq.models.edits import is_out_of_memory
@@ -104,7 +104,7 @@ class Backward:
                 record(reading.logits, packed)
             scores = value(reading.logits)
         else:
-            reading, scores = edited_reading(self.adapter, edit, inputs, value, watch)
+            reading, scores = edited_reading(self.adapter, edit, inputs, value, watch, budget.weights)
         check_values(values, inputs, differentiable=True)
         cotangents = _cotangents(reading, scores, packed, target)
         graph = Graph(inputs, None, reading.hidden, None)
@@ -153,6 +153,12 @@ class Backward:
                     raise
                 self.batched[edit] = False
         return self.batched[edit]
+
+
+def has_beginnings(request: Request[Any], adapter: Adapter) -> bool:
+    """Whether graphs over the beginnings of rows can be made from one forward."""
+    plain = isinstance(request, Gradient) and request.edit is None and not request.at
+    return plain and not isinstance(request.variants, Placed) and prepare_graphs(adapter) != "plain"
 
 
 def averaged(passes: int, once: Callable[[int], list[tuple[Job, Tensor]]]) -> list[tuple[Job, Tensor]]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from inseq.engine.packing import Packed, pack
 from inseq.engine.requests import Edit, Gradient, Relevance
 from inseq.models.adapter import Adapter, Inputs, Reading
-from inseq.models.edits import attention_implementation
+from inseq.models.blocks import eager_attention
 from inseq.models.relevance import RelevanceRules
 from inseq.models.rescale import RescaleRules
 from inseq.text.example import Example
@@ -26,19 +26,20 @@ def edited_reading(
     inputs: Inputs,
     evaluate: Callable[[Tensor], Tensor],
     watch: AbstractContextManager[Any] | None = None,
+    weights: int = 2**62,
 ) -> tuple[Reading, Float[Tensor, "row step"]]:
     """Run one forward under an edit's rules; every operation on the way is checked to be covered.
 
-    The attention is the eager one, whose operations can be seen. Rules of relevance end at the logits, from which the
-    target's ordinary gradient goes on; the rescale rule goes through the target too. What ``watch``es the forward sees
-    values as the rules make them.
+    The attention is the eager one, whose operations can be seen, by blocks of queries where it has more than so many
+    ``weights``. Rules of relevance end at the logits, from which the target's ordinary gradient goes on; the rescale rule
+    goes through the target too. What ``watch``es the forward sees values as the rules make them.
 
     Raises:
         UnsupportedModelError: if an operation is not linear and no rule covers it.
     """
     model = adapter.model
     rules = RelevanceRules(model, edit) if isinstance(edit, Relevance) else RescaleRules(model, edit)
-    with attention_implementation(model, "eager"), rules.whole_activations(model), watch or nullcontext(), rules:
+    with eager_attention(adapter, inputs, rules, weights), rules.whole_activations(model), watch or nullcontext(), rules:
         reading = adapter.read(inputs, differentiable=True)
     rules.check(reading.hidden, "its body")
     rules.check(reading.logits, "its head")

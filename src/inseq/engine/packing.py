@@ -122,6 +122,9 @@ class Budget:
         cotangents: vector-Jacobian products at a time x rows x padded length x dim.
         overhead: what a further forward costs beside its tokens, in tokens: short examples share one, padded.
         smallest: with fewer tokens a forward takes no less time, as the weights have to be read anyway.
+        rows: of all jobs together.
+        results: steps of a block x features x dim, of gradients that are not folded yet.
+        weights: rows x heads x pairs of a query and a key, beyond which an edited attention is computed by blocks.
     """
 
     tokens: int
@@ -129,6 +132,21 @@ class Budget:
     cotangents: int
     overhead: int = 64
     smallest: int = 16
+    rows: int = 2**62
+    results: int = 2**62
+    weights: int = 2**62
+
+    def within(self, other: Budget) -> Budget:
+        """The smaller of two."""
+        sizes = ("tokens", "logits", "cotangents", "rows", "results", "weights")
+        return replace(self, **{size: min(getattr(self, size), getattr(other, size)) for size in sizes})
+
+    def steps(self, request: Request[Any], vocabulary: int) -> int:
+        """How many steps of a request one row may serve."""
+        x = request.example
+        if isinstance(request, Gradient):
+            return max(1, self.results // max(1, x.embeds.numel()))
+        return max(1, self.logits // vocabulary)
 
     def halved(self) -> Budget:
         tokens, logits, cotangents = (max(1, size // 2) for size in (self.tokens, self.logits, self.cotangents))
@@ -150,9 +168,15 @@ def default_budget(device: torch.device, weights: int, dim: int) -> Budget:
 
 
 def jobs_of(
-    request: Request[Any], causal: bool, overhead: int, *, stepwise: bool = False, beginnings: bool = False
+    request: Request[Any],
+    causal: bool,
+    overhead: int,
+    *,
+    stepwise: bool = False,
+    beginnings: bool = False,
+    most: int | None = None,
 ) -> list[Job]:
-    """Cut a request into jobs.
+    """Cut a request into jobs, of at most so many steps.
 
     Gradients are cut into blocks of steps of similar prefix length, so that a block's backward covers its own prefix and
     no more: into jobs with a forward each, or, where graphs over ``beginnings`` can be made from one forward, within a job.
@@ -177,7 +201,7 @@ def jobs_of(
         )
     n = len(x.at)
     if not isinstance(request, Gradient):
-        size = n if causal else 1
+        size = min(n if causal else 1, n if most is None else most)
         return [Job(request, variants, range(a, min(a + size, n))) for a in range(0, n, size)]
     parts = x.parts
     if not causal:
@@ -189,8 +213,12 @@ def jobs_of(
             )
         return [Job(request, variants, range(i, i + 1), sums=range(k, k + 1)) for k, part in enumerate(parts) for i in part]
     if beginnings:
-        return [Job(request, variants, range(n), sums=range(len(parts)), block=graph_size(x, overhead))]
+        block = graph_size(x, overhead)
+        if most is not None and most < min(block, len(parts)):
+            block = 2 ** (most.bit_length() - 1)
+        return [Job(request, variants, range(n), sums=range(len(parts)), block=block)]
     size = block_size(x, overhead)
+    size = size if most is None else min(size, most)
     blocks = [range(a, min(a + size, len(parts))) for a in range(0, len(parts), size)]
     return [Job(request, variants, range(parts[s[0]].start, parts[s[-1]].stop), sums=s) for s in blocks]
 
@@ -259,7 +287,7 @@ def _room(batch: Sequence[Job], job: Job, budget: Budget, vocabulary: int, causa
     if (rows + 1) * width - real > max(budget.overhead, real // 16):
         return 0
     held = max(j.width + j.skipped for j in together)
-    return min(budget.tokens // held, budget.logits // (steps * vocabulary)) - rows
+    return min(budget.tokens // held, budget.logits // (steps * vocabulary), budget.rows) - rows
 
 
 def _go_on_together(a: Job, b: Job) -> bool:

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from inseq.engine.answers import ANSWERS, Answer
+from inseq.engine.backward import has_beginnings
+from inseq.engine.footprint import Footprint
 from inseq.engine.measures import Counters, Measures, Run, StepScores, apart_of
 from inseq.engine.packing import Budget, Job, batches, default_budget, jobs_of, pack
-from inseq.engine.requests import Gradient, Logits, Placed, Request, Score, StepFunction, Target
+from inseq.engine.plan import Plan, smaller_than
+from inseq.engine.progress import shown_progress
+from inseq.engine.requests import Gradient, Logits, Request, Score, StepFunction, Target
 from inseq.engine.reuse import portions, reusing
 from inseq.models.adapter import Adapter
 from inseq.models.edits import fused_activations, guest, is_out_of_memory
-from inseq.models.graphs import prepare_graphs
 from inseq.models.reuse import prepare_reuse
 from inseq.text.example import Example
-
-PROGRESS_DELAY = 0.5
-"""Seconds before a bar appears: short runs show none."""
 
 UNCUT = 10**12
 """A forward's fixed work, in tokens, at which no gradient is cut into blocks: dropout draws by the length of a row."""
@@ -41,6 +40,8 @@ class Engine:
         self.budget = budget or default_budget(adapter.device, adapter.n_weights, adapter.axis_size("dim"))
         self._measures = Measures(adapter)
         self._added: list[Job] = []
+        self._plan: Plan | None = None
+        self._footprints: dict[Hashable, Footprint] = {}
 
     @property
     def counters(self) -> Counters:
@@ -58,6 +59,7 @@ class Engine:
         step_functions: Mapping[str, StepFunction | Target] | None = None,
         *,
         progress: bool = False,
+        plan: Plan | None = None,
     ) -> list[tuple[Any, StepScores]]:
         """Drive one method per example, all at once: their outstanding requests share batches.
 
@@ -66,6 +68,7 @@ class Engine:
             target: what scores and gradients are of.
             step_functions: what to record for every step of every example, by name.
             progress: whether a bar is shown.
+            plan: what the run may hold, and what takes account of it.
 
         Returns:
             For each plan what its method returned, and the recorded step scores, of every prediction.
@@ -73,26 +76,27 @@ class Engine:
         functions = {name: Target.of(function) for name, function in (step_functions or {}).items()}
         shared = {name: f for name, f in functions.items() if not (f.stepwise or f.passes)}
         examples = [x for x, _ in plans]
-        shown = {"disable": not progress, "delay": PROGRESS_DELAY, "unit": "step", "leave": False}
         model = self.adapter.model
         with (
             torch.inference_mode(False),
             torch.enable_grad(),
             guest(model),
             fused_activations(model),
-            tqdm(total=0, **shown) as bar,
+            shown_progress(self.adapter, plan, progress) as bar,
         ):
+            self._plan = plan
             run = Run(Target.of(target), shared, bar, {id(x): _unrecorded(x, functions) for x in examples})
             try:
                 run.contrasts = self._contrasts(examples, [run.target, *functions.values()], run)
-                results = self._drive([plan for _, plan in plans], run)
+                results = self._drive([method for _, method in plans], run)
                 self._record_missing(examples, run)
                 for name in functions:
                     if name not in shared:
                         self._record_alone(name, functions[name], examples, run)
             finally:
-                for _, plan in plans:
-                    plan.close()
+                self._plan = None
+                for _, method in plans:
+                    method.close()
         return [(result, run.step_scores[id(x)]) for result, (x, _) in zip(results, plans, strict=True)]
 
     def _drive(self, plans: Sequence[Coroutine[Any, Any, Any]], run: Run) -> list[Any]:
@@ -142,35 +146,37 @@ class Engine:
         """Answer all requests, kind by kind, in batches of similar length."""
         answers: dict[int, Answer] = {id(r): ANSWERS[type(r)](r) for r in requests}
         for company in dict.fromkeys(r.company for r in requests):
+            jobs: list[Job] = []
             together = [r for r in requests if r.company == company]
             apart = apart_of(together[0], run)
             in_one = self._in_one(apart)
-            overhead = UNCUT if apart and apart.passes else self.budget.overhead
+            if self._plan is not None:
+                self._plan.limit(together, self.budget, self._measures, self._footprints)
+            budget = self._limited(together[0])
+            drawn = apart is not None and apart.passes > 0
+            overhead = UNCUT if drawn else budget.overhead
             plans = {id(r): plan for r in together if in_one and not apart and (plan := self._reusing(r)) is not None}
             whole = [r for r in together if id(r) not in plans]
             stepwise = apart is not None and apart.stepwise
-            begun = in_one and apart is None and self._has_beginnings(together[0])
-            jobs = [job for r in whole for job in jobs_of(r, in_one, overhead, stepwise=stepwise, beginnings=begun)]
+            begun = in_one and apart is None and has_beginnings(together[0], self.adapter)
+            for request in whole:
+                most = None if drawn else budget.steps(request, self.adapter.vocabulary_size)
+                jobs += jobs_of(request, in_one, overhead, stepwise=stepwise, beginnings=begun, most=most)
             self._run_sorted(jobs, answers, run)
-            for portion in portions(list(plans.values()), self.budget):
+            for portion in portions(list(plans.values()), budget):
                 self._run_sorted([first for first, _ in portion], answers, run)
                 self._run_sorted([job for _, jobs in portion for job in jobs], answers, run)
                 for first, _ in portion:
                     first.forget()
         return {key: answer.value() for key, answer in answers.items()}
 
-    def _has_beginnings(self, request: Request[Any]) -> bool:
-        """Whether graphs over the beginnings of rows can be made from one forward."""
-        plain = isinstance(request, Gradient) and request.edit is None and not request.at
-        return plain and not isinstance(request.variants, Placed) and prepare_graphs(self.adapter) != "plain"
-
     def _reusing(self, request: Request[Any]) -> tuple[Job, list[Job]] | None:
         """How a request is answered from where its variants change on, where the model and the work allow it."""
-        plan = reusing(request, self.budget)
+        plan = reusing(request, self._limited(request))
         return plan if plan is not None and prepare_reuse(self.adapter, plan[0].n_decoder) else None
 
     def _run_sorted(self, jobs: list[Job], answers: Mapping[int, Answer], run: Run) -> None:
-        run.bar.total += sum(job.rows * len(job.steps) for job in jobs)
+        run.bar.expect(jobs)
         self._run_jobs(sorted(jobs, key=lambda job: (job.skipped, job.width)), answers, run)
 
     def _run_jobs(self, jobs: Sequence[Job], answers: Mapping[int, Answer], run: Run) -> None:
@@ -189,11 +195,17 @@ class Engine:
         One row, of which dropout draws; every position's predictions, for stepwise targets; half, where each row has a
         reference beside it.
         """
+        budget = self._limited(request)
         if apart and apart.passes:
-            return replace(self.budget, tokens=1)
+            return replace(budget, tokens=1)
         if apart and apart.stepwise:
-            return replace(self.budget, tokens=min(self.budget.tokens, self.budget.logits // self.adapter.vocabulary_size))
-        return self.budget.halved() if isinstance(request, Gradient) and request.reference is not None else self.budget
+            return replace(budget, tokens=min(budget.tokens, budget.logits // self.adapter.vocabulary_size))
+        return budget.halved() if isinstance(request, Gradient) and request.reference is not None else budget
+
+    def _limited(self, request: Request[Any]) -> Budget:
+        """What suits the device, within the plan's memory."""
+        limit = None if self._plan is None else self._plan.limits.get(request.company)
+        return self.budget if limit is None else limit
 
     def _in_one(self, apart: Target | None) -> bool:
         """Whether one forward serves several steps."""
@@ -201,21 +213,28 @@ class Engine:
 
     def _fits(self, batch: Sequence[Job], answers: Mapping[int, Answer], run: Run) -> bool:
         """Run a batch; where the memory does not suffice, halve the budget and answer no."""
+        budget = self._room(batch[0].request, apart_of(batch[0].request, run))
         try:
-            self._run_batch(batch, answers, run)
+            self._run_batch(batch, answers, run, budget)
         except (RuntimeError, MemoryError) as error:
-            smaller = self.budget.halved()
-            if not is_out_of_memory(error) or smaller == self.budget:
+            smaller = smaller_than(batch, budget, self.adapter) if is_out_of_memory(error) else None
+            if smaller is None:
                 raise
-            self.budget = smaller
+            self.budget = self.budget.within(smaller)
+            if self._plan is not None:
+                self._plan.shrink(smaller)
+            if self.adapter.device.type == "cuda":
+                torch.cuda.empty_cache()
             return False
         return True
 
-    def _run_batch(self, batch: Sequence[Job], answers: Mapping[int, Answer], run: Run) -> None:
-        for job, contribution in self._measures.measure(pack(batch), run, self.budget):
+    def _run_batch(self, batch: Sequence[Job], answers: Mapping[int, Answer], run: Run, budget: Budget) -> None:
+        if self._plan is not None:
+            self._plan.ran(batch, budget, self.adapter)
+        for job, contribution in self._measures.measure(pack(batch), run, budget):
             answers[id(job.request)].add(job, contribution)
             self._added.append(job)
-            run.bar.update(job.rows * len(job.steps))
+            run.bar.ran(job)
 
 
 def _rest(job: Job, added: Sequence[Job]) -> Job | None:

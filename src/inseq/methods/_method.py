@@ -21,6 +21,7 @@ method: Registry[Callable[..., Any]] = Registry(
         "normalize": False,
         "uses_target": True,
         "needs": None,
+        "encoder_matrix": False,
     },
     awaits=True,
 )
@@ -30,7 +31,8 @@ Facts: ``paper`` is a key of the bibliography; ``signed`` says whether scores be
 axes beyond feature and step that a granular result has; ``reduce_by`` the function that aggregates each of them, and
 ``normalize`` whether each step's scores are then divided by their sum of magnitudes; ``uses_target`` whether the
 attributed function matters; ``needs`` what must be reachable inside the model: ``"attention"`` for attention weights,
-``"values"`` for value vectors too.
+``"values"`` for value vectors too; ``encoder_matrix`` whether a granular result holds a matrix of the encoder's tokens
+beside the scores, with the same axes.
 """
 
 

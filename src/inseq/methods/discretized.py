@@ -15,6 +15,9 @@ from inseq.text.example import Example, Role
 
 STRATEGIES = ("greedy", "maxcount")
 
+PART = 2**24
+"""Distances to words that are computed at a time."""
+
 
 @method("discretized_integrated_gradients", paper="sanyal2021discretized", **BY_DIM)
 async def discretized_integrated_gradients(
@@ -46,8 +49,10 @@ async def discretized_integrated_gradients(
     b = baseline_embeds(x, baseline, include_eos_baseline=include_eos_baseline)
     ways = torch.cat(
         [
-            way_through_words(wide(x.embeds[side]), wide(b[side]), x.ids[side], words(x, role), n_steps, strategy, n_neighbors)
+            way_through_words(wide(x.embeds[some]), wide(b[some]), x.ids[some], vocabulary, n_steps, strategy, n_neighbors)
             for role, side in x.sides
+            for vocabulary in [words(x, role)]
+            for some in parts(side, max(1, PART // len(vocabulary)))
         ],
         dim=1,
     )
@@ -62,6 +67,11 @@ async def discretized_integrated_gradients(
         Score(x, Path(b, torch.tensor([0.0, 1.0]))),
     )
     return Attribution(scores.transpose(0, 1), {"delta": total - (end - start)})
+
+
+def parts(side: slice, size: int) -> list[slice]:
+    """Some features at a time: each is compared with every word."""
+    return [slice(start, min(start + size, side.stop)) for start in range(side.start, side.stop, size)]
 
 
 def words(x: Example, role: Role) -> Float[Tensor, "word dim"]:

@@ -166,7 +166,8 @@ def contributions(pieces: Pieces, *, own: bool) -> tuple[Float[Tensor, "query ke
     ``own`` says that the keys are the queries themselves, so that a residual is part of its own key's piece. Where no
     part is near the whole, the vector is its residual.
     """
-    mixes, kept = [], []
+    mix: Tensor | None = None
+    kept = pieces.total.new_empty(len(pieces.total))
     for queries, parts in pieces.chunks(torch.arange(len(pieces.total))):
         total, residual = pieces.total[queries], pieces.residual[queries]
         if own:
@@ -180,9 +181,10 @@ def contributions(pieces: Pieces, *, own: bool) -> tuple[Float[Tensor, "query ke
         near, apart = near / whole.masked_fill(lost, 1)[:, None], apart / whole.masked_fill(lost, 1)
         if own:
             near[lost, queries[lost]] = 1
-        mixes.append(near)
-        kept.append(apart.masked_fill(lost, 1))
-    return torch.cat(mixes), torch.cat(kept)
+        mix = near.new_empty(len(kept), near.shape[1]) if mix is None else mix
+        mix[queries], kept[queries] = near, apart.masked_fill(lost, 1)
+    assert mix is not None
+    return mix, kept
 
 
 def nearness(parts: Float[Tensor, "query key dim"], total: Float[Tensor, "query dim"]) -> Float[Tensor, "query key"]:

@@ -31,6 +31,7 @@ async def dummy(x: Example) -> Attribution:
     normalize=True,
     uses_target=False,
     needs="attention",
+    encoder_matrix=True,
 )
 async def attention(x: Example, *, layers: Choice = None, heads: Choice = None) -> Attribution:
     """How much the position that writes a token attends to each token before it.
@@ -91,6 +92,7 @@ class _Weights:
     normalize=True,
     uses_target=False,
     needs="values",
+    encoder_matrix=True,
 )
 async def value_zeroing(
     x: Example,

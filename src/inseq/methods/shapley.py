@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from inseq.engine.requests import Replaced, Score
+from inseq.engine.requests import Removed, Replaced, Score
 from inseq.methods._method import Attribution, method
 from inseq.methods._options import at_least
 from inseq.methods.baselines import Baseline, baseline_embeds
@@ -40,7 +40,7 @@ async def shapley_sampling(
     at_least("n_permutations", n_permutations, 1)
     orders = draw_orders(n_permutations, len(x.features), seed)
     replacement = baseline_embeds(x, baseline, include_eos_baseline=include_eos_baseline)
-    values = await Score(x, Replaced(replacement, ~joined(orders)))
+    values = await Score(x, Replaced(replacement, not_joined(orders)))
     full, empty = values[0], values[1]
     between = values[2:].reshape(len(orders), orders.shape[1] - 1, values.shape[1])
     ends = (empty.expand(len(orders), 1, -1), full.expand(len(orders), 1, -1))
@@ -59,12 +59,18 @@ def draw_orders(n_permutations: int, n_features: int, seed: int) -> Int[Tensor, 
     return torch.cat([orders, orders.flip(1)])
 
 
-def joined(orders: Int[Tensor, "order feature"]) -> Bool[Tensor, "variant feature"]:
-    """The sets of features on the way: all, none, and for each order its first one, two, ... but not all."""
+def not_joined(orders: Int[Tensor, "order feature"]) -> Removed:
+    """What is missing on the way: nothing, all, and for each order all but its first one, two, ... but not all."""
     n_orders, n = orders.shape
     arrival = torch.empty_like(orders).scatter(1, orders, torch.arange(n).expand(n_orders, -1))
-    way = arrival[:, None] <= torch.arange(n - 1)[:, None]
-    return torch.cat([torch.ones(1, n, dtype=torch.bool), torch.zeros(1, n, dtype=torch.bool), way.flatten(0, 1)])
+
+    def rows(i: int, j: int) -> Bool[Tensor, "row feature"]:
+        place = torch.arange(i, j) - 2
+        order, last = place.clamp_min(0) // max(1, n - 1), place % max(1, n - 1)
+        last[place == -2], last[place == -1] = n, -1
+        return arrival[order] > last[:, None]
+
+    return Removed(2 + n_orders * (n - 1), rows)
 
 
 @method("kernel_shap", paper="lundberg2017unified", signed=True, axes=(), reduce_by=(), normalize=False)

@@ -91,6 +91,7 @@ class Adapter(ABC):
         self.hides: str | None = None
         self.reuses: bool | None = None
         self.reuses_up_to = 0
+        self.splits: bool | None = None
         self.cache_name = ""
         self.way: Literal["cut", "fused", "plain"] | None = None
         head = model.get_output_embeddings()

@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import Function
+from torch.nn.functional import scaled_dot_product_attention
 from transformers.activations import ACT2CLS
 from transformers.pytorch_utils import Conv1D
 
@@ -24,6 +25,7 @@ from inseq.models.edits import own_attention
 
 ACTIVATIONS = (nn.ReLU, nn.GELU, nn.SiLU, *(kind[0] if isinstance(kind, tuple) else kind for kind in ACT2CLS.values()))
 SHORT = 64
+LONG = 512
 PARTS = 2
 """Into how many parts a causal attention's queries are cut from a length of ``SHORT`` on; each looks back only."""
 
@@ -47,6 +49,10 @@ class Tape:
             yield
         finally:
             self.replaying = False
+
+    def knows(self, module: nn.Module) -> bool:
+        """Whether calls of a module were recorded."""
+        return id(module) in self._found
 
     def take(self, module: nn.Module, compute: Callable[[], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
         """What a call of a module computes, or computed in the forward that was recorded, at all its positions."""
@@ -248,6 +254,12 @@ def scaling_of(query: Tensor, kwargs: dict[str, Any]) -> float:
     return query.shape[-1] ** -0.5 if given is None else given
 
 
+def added_of(mask: Tensor | None, kwargs: dict[str, Any]) -> Tensor | None:
+    """What an attention adds to the products of query and key: the mask, and what T5 knows of positions."""
+    given = [t for t in (mask, kwargs.get("position_bias")) if t is not None]
+    return sum(given[1:], given[0]) if given else None
+
+
 def attended(
     module: nn.Module,
     tape: Tape | None,
@@ -256,18 +268,24 @@ def attended(
     value: Tensor,
     mask: Tensor | None = None,
     **kwargs: Any,
-) -> tuple[Float[Tensor, "row query head width"], Float[Tensor, "row head query key"]]:
-    """A module's eager attention: output and weights, with a backward that takes the weights as a softmax of products."""
+) -> Float[Tensor, "row query head width"]:
+    """An attention whose weights are a softmax of products: a module's eager one, with a backward from its weights.
+
+    A long one keeps no weights, which would take the square of its length: torch computes it, forward and backward.
+    """
+    n, n_keys, scaling = query.shape[2], key.shape[2], scaling_of(query, kwargs)
+    if max(n, n_keys) > LONG or (tape is not None and tape.replaying and not tape.knows(module)):
+        size = query.shape[1] // key.shape[1]
+        keys, values = (t.repeat_interleave(size, 1) if size > 1 else t for t in (key, value))
+        return scaled_dot_product_attention(query, keys, values, added_of(mask, kwargs), scale=scaling).transpose(1, 2)
 
     def compute() -> tuple[Tensor, ...]:
         with torch.no_grad():
             return own_attention(module, query, key, value, mask, **kwargs)
 
     known, weights = compute() if tape is None else tape.take(module, compute)
-    known = known.narrow(1, 0, query.shape[2])
-    weights = weights.narrow(2, 0, query.shape[2]).narrow(3, 0, key.shape[2])
-    output = _applied(_Attended, query, key, value, known, weights, scaling_of(query, kwargs), _parts(weights))
-    return output, weights
+    weights = weights.narrow(2, 0, n).narrow(3, 0, n_keys)
+    return _applied(_Attended, query, key, value, known.narrow(1, 0, n), weights, scaling, _parts(weights))
 
 
 def _parts(weights: Tensor) -> int:

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from inseq.models.adapter import Adapter, Inputs, Reading
-from inseq.models.edits import guest
+from inseq.models.edits import guest, is_out_of_memory
 from inseq.models.fused import Tape, fused
 from inseq.models.products import Body, Sums, pulled, whole_body
 from inseq.models.shortcut import LastLayer, body_below, last_layer_cut
@@ -25,6 +25,9 @@ Way = Literal["cut", "fused", "plain"]
 
 TOLERANCE = 1e-4
 TOLERANCE_HALF = 5e-2
+
+FAILURES = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError)
+"""What an architecture that does not fit raises."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,7 +148,9 @@ def _cheapest(adapter: Adapter) -> Way:
     for way in ways:
         try:
             found = _gradients(Graphs(adapter, inputs, way, several=True), cotangents)
-        except (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError, NotImplementedError):
+        except FAILURES as error:
+            if is_out_of_memory(error):
+                raise
             continue
         if all(_near(a, b, tolerance) for a, b in zip(found, plain, strict=True)):
             return way

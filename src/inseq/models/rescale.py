@@ -18,6 +18,9 @@ from torch import Tensor, nn
 from inseq.models.backward import Rescale
 from inseq.models.rules import Function, Rules, differentiable, on_first, straight
 
+PART = 2**20
+"""Entries of what is computed in double precision at a time."""
+
 CHOICES = ("topk", "argmax", "argmin", "sort", "argsort", "kthvalue", "gt", "lt", "ge", "le", "eq", "ne")
 
 
@@ -48,9 +51,12 @@ class RescaleRules(Rules):
         In the quotient of exponentials, multipliers of opposite sign would grow with the exponential of the difference
         between the two normalisers; these do not.
         """
-        u = precise(x)
-        slope = secant(torch.exp, u - u.logsumexp(axis, keepdim=True))
-        return straight((x - logsumexp(x, axis)) * slope.to(x.dtype), function(x.detach()))
+
+        def slope(part: Tensor) -> Tensor:
+            u = precise(part)
+            return secant(torch.exp, u - u.logsumexp(axis, keepdim=True)).to(x.dtype)
+
+        return straight((x - logsumexp(x, axis)) * by_parts(slope, x, axis), function(x.detach()))
 
     def norm(self, x: Tensor, axes: tuple[int, ...], weight: Tensor | None, eps: float, centered: bool) -> Tensor:
         inner = x - x.mean(axes, keepdim=True) if centered else x
@@ -150,13 +156,30 @@ def secant(function: Callable[[Tensor], Tensor], u: Tensor) -> Tensor:
 
 def logsumexp(x: Tensor, axis: int) -> Tensor:
     """A surrogate of the logsumexp: secants of the exponentials, the sum, and the secant of the logarithm."""
-    u = precise(x)
-    u = u - torch.maximum(u, partner(u)).amax(axis, keepdim=True)
-    total, value = u.exp().sum(axis, keepdim=True), u.logsumexp(axis, keepdim=True)
-    change = total - partner(total)
-    near = _near(total, change)
-    slope = torch.where(near, 1 / middle(total), (value - partner(value)) / torch.where(near, 1, change))
-    return (x * (secant(torch.exp, u) * slope).to(x.dtype)).sum(axis, keepdim=True)
+
+    def weights(part: Tensor) -> Tensor:
+        u = precise(part)
+        u = u - torch.maximum(u, partner(u)).amax(axis, keepdim=True)
+        total, value = u.exp().sum(axis, keepdim=True), u.logsumexp(axis, keepdim=True)
+        change = total - partner(total)
+        near = _near(total, change)
+        slope = torch.where(near, 1 / middle(total), (value - partner(value)) / torch.where(near, 1, change))
+        return (secant(torch.exp, u) * slope).to(x.dtype)
+
+    return (x * by_parts(weights, x, axis)).sum(axis, keepdim=True)
+
+
+def by_parts(function: Callable[[Tensor], Tensor], x: Tensor, axis: int) -> Tensor:
+    """A function of each line along an axis, of some lines at a time where there are many: it works in double precision."""
+    lines = [i for i in range(1, x.ndim) if i != axis % x.ndim]
+    if x.numel() <= PART or not lines:
+        return function(x)
+    longest = max(lines, key=lambda i: x.shape[i])
+    found = torch.empty_like(x, requires_grad=False)
+    size = max(1, PART * x.shape[longest] // x.numel())
+    for part, into in zip(torch.split(x.detach(), size, longest), torch.split(found, size, longest), strict=True):
+        into.copy_(function(part))
+    return found
 
 
 def _near(u: Tensor, change: Tensor) -> Tensor:

@@ -70,6 +70,7 @@ class Scaled(torch.autograd.Function):
 
 
 OURS = {function._backward_cls for function in (Straight, Scaled)}
+"""What follows rules of its own."""
 
 
 def straight(surrogate: Tensor, exact: Tensor) -> Tensor:

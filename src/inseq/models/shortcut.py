@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_map
 
 from inseq.models.adapter import Adapter, Site
 from inseq.models.edits import attention_function
-from inseq.models.fused import Tape, attended, scaling_of
+from inseq.models.fused import Tape, added_of, attended, scaling_of
 from inseq.models.products import Body, Sums, pulled
 from inseq.models.replays import layers_of, stream_of
 
@@ -32,7 +32,7 @@ class Attention:
         query: cut from the graph.
         key: with the graph below it, up to ``LastLayer.stream`` or the encoder; what is above it does not follow it.
         value: likewise.
-        weights: cut from the graph.
+        added: to the products of query and key, before the softmax.
         scaling: of the products of query and key.
         output: with the graph from the query.
     """
@@ -41,7 +41,7 @@ class Attention:
     query: Float[Tensor, "row head query width"]
     key: Float[Tensor, "row group key width"]
     value: Float[Tensor, "row group key width"]
-    weights: Float[Tensor, "row head query key"]
+    added: Float[Tensor, "#row #head query key"] | None
     scaling: float
     output: Float[Tensor, "row query head width"]
 
@@ -76,14 +76,16 @@ def last_layer_cut(adapter: Adapter, tape: Tape | None = None) -> Iterator[LastL
         cut.before, cut.stream = before, before.detach().requires_grad_()
         return tree_map(lambda value: cut.stream if value is before else value, (args, kwargs))
 
-    def attend(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Any:
+    def attend(
+        module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, **kwargs: Any
+    ) -> tuple[Tensor, None]:
         own = None if sites[id(module)][0] == "encoder" else tape
         if id(module) not in inside or not torch.is_grad_enabled():
-            return attended(module, own, query, key, value, *args, **kwargs)
-        output, weights = attended(module, own, query, key.detach(), value.detach(), *args, **kwargs)
+            return attended(module, own, query, key, value, mask, **kwargs), None
+        output = attended(module, own, query, key.detach(), value.detach(), mask, **kwargs)
         site, scaling = sites[id(module)][0], scaling_of(query, kwargs)
-        cut.attentions.append(Attention(site, query.detach(), key, value, weights, scaling, output))
-        return output, weights
+        cut.attentions.append(Attention(site, query.detach(), key, value, added_of(mask, kwargs), scaling, output))
+        return output, None
 
     handle = last.register_forward_pre_hook(enter, with_kwargs=True)
     try:
@@ -142,11 +144,13 @@ class _Read:
 
     @classmethod
     def of(cls, a: Attention, given: Float[Tensor, "row prediction head width"], at: Int[Tensor, "row prediction"]) -> _Read:
-        index = at[:, None, :, None]
-        weights = a.weights.gather(2, index.expand(-1, a.weights.shape[1], -1, a.weights.shape[3]))
-        query = a.query.gather(2, index.expand(-1, a.query.shape[1], -1, a.query.shape[3]))
-        given = given.transpose(1, 2)
-        values = a.value.detach().repeat_interleave(query.shape[1] // a.value.shape[1], 1)
+        query, given = _rows(a.query, at), given.transpose(1, 2)
+        size = query.shape[1] // a.key.shape[1]
+        keys, values = (t.detach().repeat_interleave(size, 1) for t in (a.key, a.value))
+        found = query @ keys.transpose(-1, -2) * a.scaling
+        if a.added is not None:
+            found = found + _rows(a.added.expand(len(at), -1, -1, -1), at)
+        weights = found.softmax(-1)
         products = given @ values.transpose(-1, -2)
         slope = weights * (products - (products * weights).sum(-1, keepdim=True)) * a.scaling
         return cls(a, slope, weights, query, given)
@@ -162,6 +166,12 @@ class _Read:
         if size > 1:
             key, value = (t.view(*t.shape[:2], groups, size, *t.shape[3:]).sum(3) for t in (key, value))
         return key, value
+
+
+def _rows(values: Float[Tensor, "row head query width"], at: Int[Tensor, "row prediction"]) -> Tensor:
+    """Float["row head prediction width"]: what stands at the chosen queries."""
+    index = at[:, None, :, None].expand(-1, values.shape[1], -1, values.shape[3])
+    return values.gather(2, index)
 
 
 def _outer(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
@@ -65,22 +65,55 @@ class Original:
         return x.embeds[None]
 
 
+@dataclass(frozen=True, eq=False)
+class Removed:
+    """Which features each variant lacks, made for some variants at a time: of many, all together would take much memory.
+
+    Attributes:
+        n: how many variants there are.
+        rows: which features the variants ``i`` to ``j`` lack.
+    """
+
+    n: int
+    rows: Callable[[int, int], Bool[Tensor, "row feature"]]
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __getitem__(self, some: slice) -> Bool[Tensor, "row feature"]:
+        return self.rows(*some.indices(self.n)[:2])
+
+
+PART = 2**22
+"""Entries of what is removed that are looked at together."""
+
+
 class _Removing:
     """Variants that each lack some features."""
 
-    removed: Bool[Tensor, "variant feature"]
+    removed: Bool[Tensor, "variant feature"] | Removed
 
     def __len__(self) -> int:
         return len(self.removed)
 
     @cached_property
     def original(self) -> int | None:
-        return _first(~self.removed.any(1))
+        return _first(torch.cat([~part.any(1) for part in self._parts()]))
 
     @cached_property
     def changed_from(self) -> Int[Tensor, " variant"]:
-        n = self.removed.shape[1]
-        return torch.where(self.removed, torch.arange(n, device=self.removed.device), n).amin(1)
+        return torch.cat([_first_of_each(part) for part in self._parts()])
+
+    def _parts(self) -> Iterator[Bool[Tensor, "row feature"]]:
+        size = max(1, PART // self.removed[:1].shape[1])
+        for start in range(0, len(self), size):
+            yield self.removed[start : start + size]
+
+
+def _first_of_each(removed: Bool[Tensor, "row feature"]) -> Int[Tensor, " row"]:
+    """The first feature that each row lacks; the number of features where it lacks none."""
+    n = removed.shape[1]
+    return torch.where(removed, torch.arange(n, device=removed.device), n).amin(1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,11 +121,11 @@ class Replaced(_Removing):
     """Some features' embeddings exchanged for others."""
 
     replacement: Float[Tensor, "feature dim"]
-    removed: Bool[Tensor, "variant feature"]
+    removed: Bool[Tensor, "variant feature"] | Removed
 
     def rows(self, x: Example, i: int, j: int) -> Float[Tensor, "row feature dim"]:
-        removed = self.removed[i:j, :, None].to(x.embeds.device)
-        return torch.where(removed, self.replacement, x.embeds)
+        removed = self.removed[i:j].to(x.embeds.device)
+        return torch.where(removed[:, :, None], self.replacement, x.embeds)
 
 
 @dataclass(frozen=True, eq=False)

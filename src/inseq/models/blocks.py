@@ -1,0 +1,156 @@
+"""Attention by blocks of queries, computed anew in the backward pass: of long rows no [query, key] weights are kept."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from inseq.models.adapter import Adapter, Inputs
+from inseq.models.edits import attention_function, attention_implementation, guest, own_attention
+from inseq.models.rules import OURS, Rules
+
+BLOCK = 2**20
+"""Entries of a block's weights."""
+
+TOLERANCE = 1e-4
+TOLERANCE_HALF = 5e-2
+
+
+@contextmanager
+def eager_attention(adapter: Adapter, inputs: Inputs, rules: Rules, weights: int, block: int = BLOCK) -> Iterator[None]:
+    """Let the model use its eager attention, whose operations can be seen; of long rows by blocks, where it may be.
+
+    Args:
+        adapter: the model.
+        inputs: the rows.
+        rules: what the operations pass through, also when they are computed anew.
+        weights: entries of weights beyond which blocks are made.
+        block: entries of a block's weights.
+    """
+    longest = max(side.shape[1] for side in (inputs.source, inputs.decoder) if side is not None)
+    if len(inputs.decoder) * adapter.axis_size("head") * longest**2 <= weights or not splits(adapter):
+        with attention_implementation(adapter.model, "eager"):
+            yield
+    else:
+        with attention_function(adapter.model, partial(_attend, rules, weights, block)):
+            yield
+
+
+def _attend(
+    rules: Rules | None,
+    most: int,
+    block: int,
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *args: Any,
+    **kwargs: Any,
+) -> tuple[Tensor, Tensor | None]:
+    n_queries, per_query = query.shape[2], query.shape[0] * query.shape[1] * key.shape[2]
+    more = [x for x in (*args, *kwargs.values()) if isinstance(x, Tensor) and x.requires_grad]
+    if n_queries * per_query <= most or more:
+        return own_attention(module, query, key, value, *args, **kwargs)
+    outputs = []
+    size = max(1, block // per_query)
+    for start in range(0, n_queries, size):
+        some = slice(start, min(start + size, n_queries))
+        cut = partial(_cut, some, n_queries)
+        call = partial(_output, module, tuple(map(cut, args)), {name: cut(each) for name, each in kwargs.items()})
+        outputs.append(_Block.apply(call, rules, query[:, :, some], key, value))  # type: ignore[no-untyped-call]
+    return torch.cat(outputs, 1), None
+
+
+def _cut(some: slice, n_queries: int, value: Any) -> Any:
+    """What of a mask or a bias belongs to some of the queries."""
+    if isinstance(value, Tensor) and value.ndim == 4 and value.shape[2] == n_queries:
+        return value[:, :, some]
+    return value
+
+
+def _output(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], *given: Tensor) -> Tensor:
+    return own_attention(module, *given, *args, **kwargs)[0]
+
+
+class _Block(torch.autograd.Function):
+    """What some queries attend to; nothing is kept of it but what it is computed from."""
+
+    @staticmethod
+    def forward(ctx: Any, call: Callable[..., Tensor], rules: Rules | None, *given: Tensor) -> Tensor:
+        ctx.call, ctx.rules = call, None if rules is None else _forgetful(rules)
+        ctx.save_for_backward(*given)
+        with torch.enable_grad(), nullcontext() if rules is None else _noting_apart(rules):
+            found = call(*_leaves(given, ctx.needs_input_grad[2:]))
+            if rules is not None and found.requires_grad:
+                rules.check(found, "its attention")
+        return found.detach()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        leaves = _leaves(ctx.saved_tensors, ctx.needs_input_grad[2:])
+        with torch.enable_grad(), nullcontext() if ctx.rules is None else _forgetful(ctx.rules):
+            found = ctx.call(*leaves)
+        wanted = [leaf for leaf in leaves if leaf.requires_grad]
+        grads = iter(torch.autograd.grad(found, wanted, gradients[0], allow_unused=True))
+        return None, None, *(next(grads) if leaf.requires_grad else None for leaf in leaves)
+
+
+def _leaves(given: Sequence[Tensor], wanted: Sequence[bool]) -> list[Tensor]:
+    return [x.detach().requires_grad_(needs) for x, needs in zip(given, wanted, strict=True)]
+
+
+def _forgetful(rules: Rules) -> Rules:
+    """The same rules, with nothing noted of a graph: what was noted would keep the graph."""
+    twin = copy.copy(rules)
+    twin._allowed, twin.met = set(), type(rules.met)()
+    return twin
+
+
+@contextmanager
+def _noting_apart(rules: Rules) -> Iterator[None]:
+    """Let rules that are active forget what they note meanwhile."""
+    before, rules._allowed = rules._allowed, set()
+    try:
+        yield
+    finally:
+        rules._allowed = before
+
+
+OURS.add(_Block._backward_cls)
+
+
+def splits(adapter: Adapter) -> bool:
+    """Whether the model's own eager attention can be reached, and gives the same by blocks: asked of a short row, once."""
+    if adapter.attention_sites is None:
+        return False
+    if adapter.splits is None:
+        with guest(adapter.model):
+            adapter.splits = _equal(adapter)
+    return adapter.splits
+
+
+def _equal(adapter: Adapter) -> bool:
+    n = min(9, *(adapter.max_positions(side) or 9 for side in adapter.tables))
+
+    def row(side: str) -> Tensor:
+        table = adapter.tables[side]
+        return table.embed(torch.arange(13, 13 + n) % len(table.weight))[None]
+
+    source = row("source") if "source" in adapter.tables else None
+    keep = None if source is None else torch.ones_like(source[:, :, 0], dtype=torch.bool)
+    inputs = Inputs(source, keep, row("decoder"), torch.arange(n, device=adapter.device)[None])
+    try:
+        with attention_implementation(adapter.model, "eager"):
+            whole = adapter.read(inputs).logits
+        with attention_function(adapter.model, partial(_attend, None, 0, 1)):
+            split = adapter.read(inputs).logits
+    except (TypeError, ValueError, RuntimeError, IndexError, LookupError):
+        return False
+    tolerance = TOLERANCE_HALF if whole.dtype in (torch.float16, torch.bfloat16) else TOLERANCE
+    return bool((split - whole).abs().max() <= tolerance * whole.float().std())
