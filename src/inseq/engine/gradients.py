@@ -1,14 +1,16 @@
-"""Many gradients from one graph: the head first, then batched vector-Jacobian products through the body."""
+"""Many gradients from one graph: the head first, then vector-Jacobian products through the body."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from inseq.models.adapter import Reading
+from inseq.models.graphs import Graph
+from inseq.models.products import Body, pulled
 
 
 def head_cotangents(
@@ -26,49 +28,38 @@ def head_cotangents(
 
 
 def body_gradients(
-    hidden: Float[Tensor, "row decoder hidden"],
-    cotangents: Float[Tensor, "row step hidden"],
-    at: Int[Tensor, "row step"],
-    leaves: Sequence[Tensor],
-    chunk: int,
-    batched: bool,
-    *,
-    keep: bool = False,
+    graph: Graph, body: Body, n_steps: int, leaves: Sequence[Tensor], room: int, batched: bool
 ) -> Iterator[tuple[range, tuple[Tensor, ...]]]:
-    """Yield, chunk by chunk of steps, the gradients to each leaf: Float["step row position dim"].
+    """Yield, some steps at a time, the gradients to each leaf: Float["step row position dim"].
 
     Rows are independent, so one product serves the same step of every row.
 
     Args:
-        hidden: hidden states of all positions, differentiable to the leaves.
-        cotangents: gradients of the scores at the hidden states ``at``.
-        leaves: embeddings of the encoder, the decoder, or both.
-        chunk: how many products at a time.
-        batched: whether a chunk goes backward as one batch, or one product after the other.
-        keep: whether the graph is needed again.
+        graph: from the leaves to the hidden states.
+        body: where products enter it.
+        n_steps: how many steps there are.
+        leaves: embeddings of the encoder, the decoder, or both; or the values of layers.
+        room: how many numbers the products taken at a time may hold at the leaves, or at the hidden states.
+        batched: whether they go backward as one batch, or one after the other.
     """
-    n_rows, n_steps = at.shape
-    rows = torch.arange(n_rows, device=hidden.device)
-    at = at.to(hidden.device)
-    for a in range(0, n_steps, chunk):
-        steps = range(a, min(a + chunk, n_steps))
-        seeds = hidden.new_zeros(len(steps), *hidden.shape)
-        for k, step in enumerate(steps):
-            seeds[k, rows, at[:, step]] = cotangents[:, step].to(hidden)
-        more = keep or steps.stop < n_steps
-        if batched:
-            grads = torch.autograd.grad(
-                hidden, leaves, seeds, is_grads_batched=True, retain_graph=more, materialize_grads=True
+    encoded = graph.encoded
+    first = leaves if encoded is None else [encoded.leaf, *leaves[1:]]
+    size = graph.hidden.numel() if encoded is not None else max(graph.hidden.numel(), sum(leaf.numel() for leaf in leaves))
+    for steps in _some(n_steps, room // size):
+        found = pulled(body.outputs, first, body.seeds(steps, batched), batched)
+        if encoded is None:
+            yield steps, found
+            continue
+        for part in _some(len(steps), room // leaves[0].numel()):
+            chosen = slice(part.start, part.stop)
+            through = pulled((encoded.output,), leaves[:1], (found[0][chosen],), batched)
+            yield (
+                range(steps.start + part.start, steps.start + part.stop),
+                (*through, *(gradient[chosen] for gradient in found[1:])),
             )
-        else:
-            grads = _one_by_one(hidden, leaves, seeds, more)
-        yield steps, grads
 
 
-def _one_by_one(hidden: Tensor, leaves: Sequence[Tensor], seeds: Tensor, more: bool) -> tuple[Tensor, ...]:
-    last = len(seeds) - 1
-    each = [
-        torch.autograd.grad(hidden, leaves, seed, retain_graph=more or k < last, materialize_grads=True)
-        for k, seed in enumerate(seeds)
-    ]
-    return tuple(torch.stack(parts) for parts in zip(*each, strict=True))
+def _some(n: int, size: int) -> Iterator[range]:
+    size = max(1, size)
+    for start in range(0, n, size):
+        yield range(start, min(start + size, n))

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -14,17 +12,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from inseq.engine.answers import by_feature, wide
-from inseq.engine.edited import edited_reading, with_references
-from inseq.engine.evaluate import cotangents_of, evaluate
-from inseq.engine.gradients import body_gradients, head_cotangents
+from inseq.engine.backward import Backward, averaged, check_values, leaves_of, with_leaves
+from inseq.engine.evaluate import evaluate
 from inseq.engine.inside import Captures
-from inseq.engine.packing import Budget, Packed
+from inseq.engine.packing import Budget, Job, Packed
 from inseq.engine.replay import Replays
 from inseq.engine.requests import (
     Activations,
     Capture,
     Direction,
-    Edit,
     Gradient,
     Hidden,
     Layer,
@@ -32,15 +28,14 @@ from inseq.engine.requests import (
     Placed,
     Replay,
     Request,
-    Rescale,
     Score,
     Target,
 )
 from inseq.engine.stepwise import step_gradients, step_values
 from inseq.errors import ArgumentError
-from inseq.models.adapter import Adapter, Inputs, Reading, Tap
+from inseq.models.adapter import Adapter, Reading, Tap
 from inseq.models.anatomy import dissecting, reading_out
-from inseq.models.edits import dropout, is_out_of_memory
+from inseq.models.edits import dropout
 from inseq.models.hiding import prepare_hiding
 from inseq.models.replays import replaying
 
@@ -81,10 +76,10 @@ class Measures:
     def __init__(self, adapter: Adapter) -> None:
         self.adapter = adapter
         self.counters = Counters()
-        self._batched: dict[Edit | None, bool] = {}
+        self._backward = Backward(adapter, self._count, self._taps)
 
-    def measure(self, packed: Packed, run: Run, budget: Budget) -> Sequence[Any]:
-        """Each job's contribution to the answer of its request."""
+    def measure(self, packed: Packed, run: Run, budget: Budget) -> Iterator[tuple[Job, Any]]:
+        """The batch's jobs, or parts of them in steps, and what each contributes to the answer of its request."""
         if any(isinstance(job.request.variants, Hidden) for job, _ in packed.jobs):
             prepare_hiding(self.adapter)
         request = packed.jobs[0][0].request
@@ -92,17 +87,24 @@ class Measures:
         stepwise = apart is not None and apart.stepwise
         measures: dict[type[Request[Any]], Any] = {
             Score: self._step_scores if stepwise else self._scores,
-            Gradient: self._step_gradients if stepwise else self._gradients,
+            Gradient: self._step_gradients,
             Logits: self._logits,
             Activations: self._activations,
             Capture: self._captured,
             Direction: self._directions,
             Replay: self._replayed,
         }
-        found: Sequence[Any] = measures[type(request)](packed, run, budget)
-        return found
+        if isinstance(request, Gradient) and not stepwise:
+            yield from self._gradients(packed, run, budget)
+        else:
+            found = measures[type(request)](packed, run, budget)
+            yield from ((job, contribution) for (job, _), contribution in zip(packed.jobs, found, strict=True))
 
-    def _count(self, packed: Packed) -> None:
+    def _count(self, packed: Packed | int) -> None:
+        """Count a forward, or products."""
+        if isinstance(packed, int):
+            self.counters.vjps += packed
+            return
         self.counters.forwards += 1
         self.counters.rows += len(packed.inputs.decoder)
         self.counters.tokens += packed.tokens
@@ -170,18 +172,20 @@ class Measures:
         self._count(packed)
         request = packed.jobs[0][0].request
         assert isinstance(request, Gradient)
-        inputs, leaves = _with_leaves(packed)
+        inputs = with_leaves(packed)
         taps = self._taps(packed, request.at)
         with self.adapter.tapped(taps, packed.placed(taps[0].side) if taps else None) as values:
             scores, logits = step_values(run.target, self.adapter, packed, inputs, run.attributing)
         self._record(logits, packed, run)
-        self.counters.vjps += 1
+        self._count(1)
         if request.edit is not None:
             raise ArgumentError(
                 f"Step function {run.target.name!r} is run on whole prefixes, step by step, and this method edits the "
                 "backward pass: write it as a function of a Prediction, or use 'saliency' or 'integrated_gradients'."
             )
-        return step_gradients(run.target, packed, scores, values if taps else leaves, [tap.side for tap in taps])
+        return step_gradients(
+            run.target, packed, scores, values if taps else leaves_of(inputs, packed), [tap.side for tap in taps]
+        )
 
     def _captured(self, packed: Packed, run: Run, budget: Budget) -> list[dict[str, Tensor]]:
         """Fold the attention of every layer as it comes; no layer waits for another."""
@@ -234,83 +238,28 @@ class Measures:
         taps = self._taps(packed, request.at)
         with self.adapter.tapped(taps) as values:
             reading = self.adapter.read(packed.inputs)
-        _check_values(values, packed.inputs, differentiable=False)
+        check_values(values, packed.inputs, differentiable=False)
         self._record(reading.logits, packed, run)
         sides = [tap.side for tap in taps]
         return [by_feature(job, rows, values, sides).cpu() for job, rows in packed.jobs]
 
-    def _gradients(self, packed: Packed, run: Run, budget: Budget) -> list[Tensor]:
-        apart = apart_of(packed.jobs[0][0].request, run)
-        sums: list[Tensor] = []
-        for k in range(apart.passes if apart else 1):
+    def _gradients(self, packed: Packed, run: Run, budget: Budget) -> Iterator[tuple[Job, Tensor]]:
+        def record(logits: Tensor, batch: Packed) -> None:
+            self._record(logits, batch, run)
+
+        job = packed.jobs[0][0]
+        apart = apart_of(job.request, run)
+
+        def once(k: int) -> list[tuple[Job, Tensor]]:
             with self._pass(apart, k):
-                found = self._pass_gradients(packed, run, budget)
-            sums = [total + more for total, more in zip(sums, found, strict=True)] if sums else found
-        return [total / apart.passes for total in sums] if apart else sums
+                return list(self._backward.at_once(packed, run.target, run.contrasts, budget, None))
 
-    def _pass_gradients(self, packed: Packed, run: Run, budget: Budget) -> list[Tensor]:
-        request = packed.jobs[0][0].request
-        assert isinstance(request, Gradient)
-        packed = with_references(packed) if isinstance(request.edit, Rescale) else packed
-        self._count(packed)
-        inputs, leaves = _with_leaves(packed, request.edit)
-        taps = self._taps(packed, request.at)
-        values: list[Tensor] = []
-        watch = self.adapter.tapped(taps, packed.placed(taps[0].side) if taps else None, values)
-        reading, scores = self._reading(packed, inputs, request.edit, run, watch)
-        _check_values(values, inputs, differentiable=True)
-        leaves, sides = (values, [tap.side for tap in taps]) if taps else (leaves, [])
-        real = packed.real.to(scores.device)
-        cotangents = cotangents_of(run.target, real, head_cotangents(reading, scores, real))
-        per_product = inputs.decoder.numel() + (0 if inputs.source is None else inputs.source.numel())
-        chunk = max(1, min(budget.cotangents // per_product, inputs.at.shape[1]))
-        batched = chunk > 1 and self._can_batch(request.edit, reading, cotangents, inputs.at, leaves)
-        sums: list[list[Tensor]] = [[] for _ in packed.jobs]
-        at = [_taken(leaf.detach(), request.edit) for leaf in leaves]
-        taken = [by_feature(job, rows, at, sides) for job, rows in packed.jobs]
-        for steps, grads in body_gradients(reading.hidden, cotangents, inputs.at, leaves, chunk, batched):
-            self.counters.vjps += len(steps)
-            for (job, rows), parts, values_at in zip(packed.jobs, sums, taken, strict=True):
-                if n := max(0, min(len(steps), len(job.steps) - steps.start)):
-                    assert isinstance(job.request, Gradient)
-                    gradient = by_feature(job, rows, [g[:n] for g in grads], sides)
-                    parts.append(job.request.combine(gradient, values_at, job.variants))
-        return [torch.cat(parts) for parts in sums]
-
-    def _reading(
-        self, packed: Packed, inputs: Inputs, edit: Edit | None, run: Run, watch: AbstractContextManager[Any]
-    ) -> tuple[Reading, Tensor]:
-        """A forward with its graph, and the target's value; an edited one, which attends eagerly, records no step score."""
-        value = partial(evaluate, run.target, packed=packed, kept=run.contrasts)
-        if edit is not None:
-            return edited_reading(self.adapter, edit, inputs, value, watch)
-        with watch:
-            reading = self.adapter.read(inputs, differentiable=True)
-        if not run.target.passes:
-            self._record(reading.logits, packed, run)
-        return reading, value(reading.logits)
-
-    def _can_batch(
-        self, edit: Edit | None, reading: Reading, cotangents: Tensor, at: Tensor, leaves: Sequence[Tensor]
-    ) -> bool:
-        """Whether batched products equal single ones on this model under this edit: measured once, at first use."""
-        if edit not in self._batched:
-            first = slice(0, min(2, at.shape[1]))
-            try:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")
-                    pair = [
-                        next(
-                            body_gradients(reading.hidden, cotangents[:, first], at[:, first], leaves, 2, batched, keep=True)
-                        )[1]
-                        for batched in (True, False)
-                    ]
-                self._batched[edit] = all(_close(a, b) for a, b in zip(*pair, strict=True))
-            except (RuntimeError, NotImplementedError) as error:
-                if is_out_of_memory(error):
-                    raise
-                self._batched[edit] = False
-        return self._batched[edit]
+        if apart is not None:
+            yield from averaged(apart.passes, once)
+        elif job.block:
+            yield from self._backward.in_blocks(packed, run.target, run.contrasts, budget, record)
+        else:
+            yield from self._backward.at_once(packed, run.target, run.contrasts, budget, record)
 
 
 def apart_of(request: Request[Any], run: Run) -> Target | None:
@@ -328,51 +277,3 @@ def _remember(packed: Packed, reading: Reading) -> None:
     for job, rows in packed.jobs:
         if job.memory is not None and job.remembers:
             job.memory.tensors = tuple(tensor[rows.start : rows.stop] for tensor in reading.memory)
-
-
-def _with_leaves(packed: Packed, edit: Edit | None = None) -> tuple[Inputs, list[Tensor]]:
-    """Make the features' embeddings leaves of the graph: the encoder's, the decoder's, or both.
-
-    An edit's rules ask what depends on the input; the context does, though nobody asks for its gradient.
-    """
-    source, decoder = packed.inputs.source, packed.inputs.decoder
-    leaves = []
-    if source is not None:
-        leaves.append(source := source.detach().requires_grad_())
-    if not len(packed.jobs[0][0].example.context):
-        leaves.append(decoder := decoder.detach().requires_grad_())
-    elif edit is not None:
-        decoder = decoder.detach().requires_grad_()
-    return replace(packed.inputs, source=source, decoder=decoder), leaves
-
-
-def _check_values(values: Sequence[Tensor], inputs: Inputs, *, differentiable: bool) -> None:
-    """Refuse layers that do not stand between the tokens and the predictions.
-
-    Raises:
-        ArgumentError: for values that are not those of the rows' positions, or that depend on no token.
-    """
-    lengths = {side.shape[1] for side in (inputs.source, inputs.decoder) if side is not None}
-    for value in values:
-        if (
-            value.shape[0] != len(inputs.decoder)
-            or value.shape[1] not in lengths
-            or (differentiable and not value.requires_grad)
-        ):
-            raise ArgumentError(
-                f"target_layer: values of shape {tuple(value.shape)} do not depend on the tokens at their positions, as those "
-                "of position tables do not. Choose a block, its attention or its feed-forward part."
-            )
-
-
-def _taken(leaf: Tensor, edit: Edit | None) -> Tensor:
-    """The values that gradients are taken at; beside references, the differences from theirs."""
-    if not isinstance(edit, Rescale):
-        return leaf
-    own, reference = leaf.chunk(2)
-    return own - reference
-
-
-def _close(a: Tensor, b: Tensor) -> bool:
-    scale = b.abs().max().clamp_min(1e-12)
-    return bool((a - b).abs().max() <= 1e-2 * scale)

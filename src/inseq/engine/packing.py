@@ -23,6 +23,13 @@ OVERHEAD = {"cpu": 10**8}
 ACCELERATOR_OVERHEAD = 10**10
 
 
+GRAPH = 0.3
+"""What it costs to make a graph from what is known, in forwards."""
+
+WHOLE = 2**30
+"""A block of all steps."""
+
+
 @dataclass(frozen=True, eq=False)
 class Job:
     """A block of steps of some variants of one request.
@@ -31,6 +38,7 @@ class Job:
         start: the first feature in which any of the variants differs from the example, where what is before it is taken
             from ``memory``.
         memory: of the example; its own job, which has no ``start``, fills it.
+        block: how many steps share a graph, where there is one graph for each block; 0 where one serves all.
     """
 
     request: Request[Any]
@@ -38,6 +46,7 @@ class Job:
     steps: range
     start: int = 0
     memory: Memory | None = None
+    block: int = 0
 
     @property
     def remembers(self) -> bool:
@@ -110,15 +119,18 @@ def default_budget(device: torch.device, weights: int, dim: int) -> Budget:
     """
     overhead = OVERHEAD.get(device.type, ACCELERATOR_OVERHEAD) // max(1, weights)
     if device.type == "cpu":
-        return Budget(tokens=max(512, 2**20 // dim), logits=2**25, cotangents=2**19, overhead=overhead)
+        return Budget(tokens=max(512, 2**20 // dim), logits=2**25, cotangents=2**18, overhead=overhead)
     return Budget(tokens=2**15, logits=2**28, cotangents=2**27, overhead=overhead, smallest=512)
 
 
-def jobs_of(request: Request[Any], causal: bool, overhead: int, *, stepwise: bool = False) -> list[Job]:
+def jobs_of(
+    request: Request[Any], causal: bool, overhead: int, *, stepwise: bool = False, beginnings: bool = False
+) -> list[Job]:
     """Cut a request into jobs.
 
     Gradients are cut into blocks of steps of similar prefix length, so that a block's backward covers its own prefix and
-    no more. A model that is not causal needs a prefix of its own for every step.
+    no more: into jobs with a forward each, or, where graphs over ``beginnings`` can be made from one forward, within a job.
+    A model that is not causal needs a prefix of its own for every step.
 
     Raises:
         UnsupportedModelError: if features are deleted for a model that is not causal, which would see the padding.
@@ -129,8 +141,10 @@ def jobs_of(request: Request[Any], causal: bool, overhead: int, *, stepwise: boo
             "cannot be right. Use removal='replace'."
         )
     n = len(request.example.steps)
-    size = 1 if not causal else block_size(request.example, overhead) if isinstance(request, Gradient) else n
     variants = range(len(request.variants))
+    if beginnings:
+        return [Job(request, variants, range(n), block=graph_size(request.example, overhead))]
+    size = 1 if not causal else block_size(request.example, overhead) if isinstance(request, Gradient) else n
     return [Job(request, variants, range(a, min(a + size, n))) for a in range(0, n, size)]
 
 
@@ -144,6 +158,21 @@ def block_size(x: Example, overhead: int) -> int:
         return sum((b - a + 1) * lengths[b - 1] + overhead for a, b in zip(range(0, n, size), ends, strict=True))
 
     return min({-(-n // pieces) for pieces in range(1, min(n, 32) + 1)}, key=lambda size: (work(size), -size))
+
+
+def graph_size(x: Example, overhead: int) -> int:
+    """The size of blocks of least work, where each needs a graph and none a forward: a power of two, or all.
+
+    Few sizes, so that examples of different lengths share batches.
+    """
+    lengths = (x.at + 1).tolist()
+    n = len(lengths)
+
+    def work(size: int) -> float:
+        ends = [min(a + size, n) for a in range(0, n, size)]
+        return sum((b - a + GRAPH) * lengths[b - 1] + overhead for a, b in zip(range(0, n, size), ends, strict=True))
+
+    return min((*(2**k for k in range(1, n.bit_length()) if 2**k < n), WHOLE), key=lambda size: (work(size), -size))
 
 
 def batches(jobs: Iterable[Job], budget: Callable[[], Budget], vocabulary: int, causal: bool) -> Iterator[list[Job]]:
@@ -170,6 +199,8 @@ def batches(jobs: Iterable[Job], budget: Callable[[], Budget], vocabulary: int, 
 def _room(batch: Sequence[Job], job: Job, budget: Budget, vocabulary: int, causal: bool) -> int:
     """How many rows of a job a batch still takes."""
     if batch and (batch[0].skipped > 0 or job.skipped > 0) and not _go_on_together(batch[0], job):
+        return 0
+    if batch and batch[0].block != job.block:
         return 0
     if batch and not causal and batch[0].n_decoder != job.n_decoder:
         return 0

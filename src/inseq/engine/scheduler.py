@@ -13,10 +13,11 @@ from tqdm.auto import tqdm
 from inseq.engine.answers import ANSWERS, Answer
 from inseq.engine.measures import Counters, Measures, Run, StepScores, apart_of
 from inseq.engine.packing import Budget, Job, batches, default_budget, jobs_of, pack
-from inseq.engine.requests import Gradient, Logits, Request, Score, StepFunction, Target
+from inseq.engine.requests import Gradient, Logits, Placed, Request, Score, StepFunction, Target
 from inseq.engine.reuse import portions, reusing
 from inseq.models.adapter import Adapter
 from inseq.models.edits import fused_activations, guest, is_out_of_memory
+from inseq.models.graphs import prepare_graphs
 from inseq.models.reuse import prepare_reuse
 from inseq.text.example import Example
 
@@ -148,7 +149,8 @@ class Engine:
             plans = {id(r): plan for r in together if in_one and not apart and (plan := self._reusing(r)) is not None}
             whole = [r for r in together if id(r) not in plans]
             stepwise = apart is not None and apart.stepwise
-            jobs = [job for r in whole for job in jobs_of(r, in_one, overhead, stepwise=stepwise)]
+            begun = in_one and apart is None and self._has_beginnings(together[0])
+            jobs = [job for r in whole for job in jobs_of(r, in_one, overhead, stepwise=stepwise, beginnings=begun)]
             self._run_sorted(jobs, answers, run)
             for portion in portions(list(plans.values()), self.budget):
                 self._run_sorted([first for first, _ in portion], answers, run)
@@ -156,6 +158,11 @@ class Engine:
                 for first, _ in portion:
                     first.forget()
         return {key: answer.value() for key, answer in answers.items()}
+
+    def _has_beginnings(self, request: Request[Any]) -> bool:
+        """Whether graphs over the beginnings of rows can be made from one forward."""
+        plain = isinstance(request, Gradient) and request.edit is None and not request.at
+        return plain and not isinstance(request.variants, Placed) and prepare_graphs(self.adapter) != "plain"
 
     def _reusing(self, request: Request[Any]) -> tuple[Job, list[Job]] | None:
         """How a request is answered from where its variants change on, where the model and the work allow it."""
@@ -174,8 +181,7 @@ class Engine:
         for batch in batches(jobs, lambda: self._room(jobs[0].request, apart), vocabulary, self._in_one(apart)):
             self._added = []
             if not self._fits(batch, answers, run):
-                added = {id(job) for job in self._added}
-                self._run_jobs([job for job in batch if id(job) not in added], answers, run)
+                self._run_jobs([rest for job in batch if (rest := _rest(job, self._added)).steps], answers, run)
 
     def _room(self, request: Request[Any], apart: Target | None) -> Budget:
         """What a forward may hold.
@@ -206,12 +212,16 @@ class Engine:
         return True
 
     def _run_batch(self, batch: Sequence[Job], answers: Mapping[int, Answer], run: Run) -> None:
-        packed = pack(batch)
-        contributions = self._measures.measure(packed, run, self.budget)
-        for (job, _), contribution in zip(packed.jobs, contributions, strict=True):
+        for job, contribution in self._measures.measure(pack(batch), run, self.budget):
             answers[id(job.request)].add(job, contribution)
             self._added.append(job)
             run.bar.update(job.rows * len(job.steps))
+
+
+def _rest(job: Job, added: Sequence[Job]) -> Job:
+    """What is left of a job whose parts are answered from its last step on."""
+    own = [part.steps.start for part in added if part.request is job.request and part.variants == job.variants]
+    return replace(job, steps=range(job.steps.start, min([job.steps.stop, *own])))
 
 
 def _unrecorded(x: Example, functions: Mapping[str, Target]) -> StepScores:

@@ -92,6 +92,7 @@ class Adapter(ABC):
         self.reuses: bool | None = None
         self.reuses_up_to = 0
         self.cache_name = ""
+        self.way: Literal["cut", "fused", "plain"] | None = None
         head = model.get_output_embeddings()
         if head is None:
             raise UnsupportedModelError(

@@ -1,0 +1,220 @@
+"""Gradients of packed batches: one forward, and for each block of steps products through a graph of its own length."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from inseq.engine.answers import by_feature
+from inseq.engine.edited import edited_reading, with_references
+from inseq.engine.evaluate import cotangents_of, evaluate
+from inseq.engine.gradients import body_gradients, head_cotangents
+from inseq.engine.packing import Budget, Job, Packed
+from inseq.engine.requests import Edit, Gradient, Rescale, Target
+from inseq.errors import ArgumentError
+from inseq.models.adapter import Adapter, Inputs, Reading, Tap
+from inseq.models.edits import is_out_of_memory
+from inseq.models.graphs import Graph, Graphs, prepare_graphs
+from inseq.models.products import Body
+from inseq.text.example import Role
+
+ALL = 2**62
+
+Record = Callable[[Tensor, Packed], None]
+"""Records step scores from the predictions of a batch."""
+
+
+@dataclass(frozen=True, eq=False)
+class Backward:
+    """Takes the gradients of batches.
+
+    Attributes:
+        adapter: the model.
+        count: counts a forward, and products.
+        taps: finds the modules that a batch's gradients are about.
+    """
+
+    adapter: Adapter
+    count: Callable[[Packed | int], None]
+    taps: Callable[[Packed, Sequence[Any]], list[Tap]]
+    batched: dict[Edit | None, bool] = field(default_factory=dict)
+
+    def in_blocks(
+        self, packed: Packed, target: Target, kept: Mapping[int, Tensor], budget: Budget, record: Record
+    ) -> Iterator[tuple[Job, Tensor]]:
+        """One forward; then block by block of steps, the last one first, so that graphs only become shorter.
+
+        Yields:
+            Parts of the batch's jobs, and what each contributes to its answer.
+        """
+        self.count(packed)
+        block, n_steps = packed.jobs[0][0].block, packed.inputs.at.shape[1]
+        inputs = with_leaves(packed)
+        starts = range(0, n_steps, block)
+        graphs = Graphs(self.adapter, inputs, prepare_graphs(self.adapter), several=len(starts) > 1)
+        graph, reading = graphs.whole()
+        record(reading.logits, packed)
+        cotangents = _cotangents(reading, evaluate(target, reading.logits, packed, kept), packed, target)
+        del reading
+        ends = (inputs.at + 1).masked_fill(~packed.real.to(inputs.at.device), 0).amax(0).tolist()
+        for start in reversed(starts):
+            steps = range(start, min(start + block, n_steps))
+            if steps.stop < n_steps:
+                graph = graphs.beginning(max(ends[steps.start : steps.stop]))
+            chosen = slice(steps.start, steps.stop)
+            body = graph.body(cotangents[:, chosen], inputs.at[:, chosen])
+            parts = [(_part(job, steps), rows) for job, rows in packed.jobs if steps.start < len(job.steps)]
+            leaves = leaves_of(replace(inputs, decoder=graph.inputs.decoder), packed)
+            yield from self._products(parts, graph, body, len(steps), leaves, [], None, budget)
+
+    def at_once(
+        self, packed: Packed, target: Target, kept: Mapping[int, Tensor], budget: Budget, record: Record | None
+    ) -> Iterator[tuple[Job, Tensor]]:
+        """One forward and the graph that the model itself makes of it, or that an edit makes.
+
+        Yields:
+            The batch's jobs, and what each contributes to its answer.
+        """
+        request = packed.jobs[0][0].request
+        assert isinstance(request, Gradient)
+        edit = request.edit
+        packed = with_references(packed) if isinstance(edit, Rescale) else packed
+        self.count(packed)
+        inputs = with_leaves(packed, edit)
+        taps = self.taps(packed, request.at)
+        values: list[Tensor] = []
+        watch = self.adapter.tapped(taps, packed.placed(taps[0].side) if taps else None, values)
+        value = partial(evaluate, target, packed=packed, kept=kept)
+        if edit is None:
+            with watch:
+                reading = self.adapter.read(inputs, differentiable=True)
+            if record is not None:
+                record(reading.logits, packed)
+            scores = value(reading.logits)
+        else:
+            reading, scores = edited_reading(self.adapter, edit, inputs, value, watch)
+        check_values(values, inputs, differentiable=True)
+        cotangents = _cotangents(reading, scores, packed, target)
+        graph = Graph(inputs, None, reading.hidden, None)
+        leaves = values if taps else leaves_of(inputs, packed)
+        sides = [tap.side for tap in taps]
+        body = graph.body(cotangents, inputs.at)
+        yield from self._products(packed.jobs, graph, body, inputs.at.shape[1], leaves, sides, edit, budget)
+
+    def _products(
+        self,
+        jobs: Sequence[tuple[Job, range]],
+        graph: Graph,
+        body: Body,
+        n_steps: int,
+        leaves: Sequence[Tensor],
+        sides: Sequence[Role],
+        edit: Edit | None,
+        budget: Budget,
+    ) -> Iterator[tuple[Job, Tensor]]:
+        """Products for all steps, some at a time, handed to the requests' own ``combine``."""
+        room = budget.cotangents
+        batched = n_steps > 1 and room >= 2 * graph.hidden.numel() and self._can_batch(edit, graph, body, n_steps, leaves)
+        sums: list[list[Tensor]] = [[] for _ in jobs]
+        at = [_taken(leaf.detach(), edit) for leaf in leaves]
+        taken = [by_feature(job, rows, at, sides) for job, rows in jobs]
+        for steps, grads in body_gradients(graph, body, n_steps, leaves, room, batched):
+            self.count(len(steps))
+            for (job, rows), parts, values_at in zip(jobs, sums, taken, strict=True):
+                if n := max(0, min(len(steps), len(job.steps) - steps.start)):
+                    assert isinstance(job.request, Gradient)
+                    gradient = by_feature(job, rows, [g[:n] for g in grads], sides)
+                    parts.append(job.request.combine(gradient, values_at, job.variants))
+        for (job, _), parts in zip(jobs, sums, strict=True):
+            yield job, torch.cat(parts)
+
+    def _can_batch(self, edit: Edit | None, graph: Graph, body: Body, n_steps: int, leaves: Sequence[Tensor]) -> bool:
+        """Whether batched products equal single ones on this model under this edit: measured once, at first use."""
+        if edit not in self.batched:
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    a, b = (next(body_gradients(graph, body, min(2, n_steps), leaves, ALL, kind))[1] for kind in (True, False))
+                self.batched[edit] = all(_close(one, other) for one, other in zip(a, b, strict=True))
+            except (RuntimeError, NotImplementedError) as error:
+                if is_out_of_memory(error):
+                    raise
+                self.batched[edit] = False
+        return self.batched[edit]
+
+
+def averaged(passes: int, once: Callable[[int], list[tuple[Job, Tensor]]]) -> list[tuple[Job, Tensor]]:
+    """The mean contributions of several passes, which are given by their number."""
+    found = once(0)
+    for k in range(1, passes):
+        found = [(job, total + more) for (job, total), (_, more) in zip(found, once(k), strict=True)]
+    return [(job, total / passes) for job, total in found]
+
+
+def _part(job: Job, steps: range) -> Job:
+    """Some of a job's steps, counted from its first."""
+    stop = min(job.steps.start + steps.stop, job.steps.stop)
+    return replace(job, steps=range(job.steps.start + steps.start, stop))
+
+
+def _cotangents(reading: Reading, scores: Tensor, packed: Packed, target: Target) -> Float[Tensor, "row step hidden"]:
+    real = packed.real.to(scores.device)
+    return cotangents_of(target, real, head_cotangents(reading, scores, real))
+
+
+def with_leaves(packed: Packed, edit: Edit | None = None) -> Inputs:
+    """Make the features' embeddings leaves of the graph: the encoder's, the decoder's, or both.
+
+    An edit's rules ask what depends on the input; the context does, though nobody asks for its gradient.
+    """
+    source, decoder = packed.inputs.source, packed.inputs.decoder
+    if source is not None:
+        source = source.detach().requires_grad_()
+    if not len(packed.jobs[0][0].example.context) or edit is not None:
+        decoder = decoder.detach().requires_grad_()
+    return replace(packed.inputs, source=source, decoder=decoder)
+
+
+def leaves_of(inputs: Inputs, packed: Packed) -> list[Tensor]:
+    """The leaves that gradients are asked of."""
+    leaves = [] if inputs.source is None else [inputs.source]
+    return leaves if len(packed.jobs[0][0].example.context) else [*leaves, inputs.decoder]
+
+
+def check_values(values: Sequence[Tensor], inputs: Inputs, *, differentiable: bool) -> None:
+    """Refuse layers that do not stand between the tokens and the predictions.
+
+    Raises:
+        ArgumentError: for values that are not those of the rows' positions, or that depend on no token.
+    """
+    lengths = {side.shape[1] for side in (inputs.source, inputs.decoder) if side is not None}
+    for value in values:
+        if (
+            value.shape[0] != len(inputs.decoder)
+            or value.shape[1] not in lengths
+            or (differentiable and not value.requires_grad)
+        ):
+            raise ArgumentError(
+                f"target_layer: values of shape {tuple(value.shape)} do not depend on the tokens at their positions, as those "
+                "of position tables do not. Choose a block, its attention or its feed-forward part."
+            )
+
+
+def _taken(leaf: Tensor, edit: Edit | None) -> Tensor:
+    """The values that gradients are taken at; beside references, the differences from theirs."""
+    if not isinstance(edit, Rescale):
+        return leaf
+    own, reference = leaf.chunk(2)
+    return own - reference
+
+
+def _close(a: Tensor, b: Tensor) -> bool:
+    scale = b.abs().max().clamp_min(1e-12)
+    return bool((a - b).abs().max() <= 1e-2 * scale)

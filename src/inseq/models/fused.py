@@ -1,0 +1,275 @@
+"""Backward passes that cost less: the same numbers, from what the forward keeps.
+
+A gradient's forward runs once and its backward once for each step, so whatever the backward would compute anew is kept.
+Each edit lets the module's own code compute the values; only the way back is another. What a forward computed also serves
+forwards over the beginnings of its rows, whose graphs are shorter: see :class:`Tape`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.autograd.function import Function
+from transformers.activations import ACT2CLS
+from transformers.pytorch_utils import Conv1D
+
+from inseq.models.edits import own_attention
+
+ACTIVATIONS = (nn.ReLU, nn.GELU, nn.SiLU, *(kind[0] if isinstance(kind, tuple) else kind for kind in ACT2CLS.values()))
+SHORT = 64
+PARTS = 2
+"""Into how many parts a causal attention's queries are cut from a length of ``SHORT`` on; each looks back only."""
+
+
+class Tape:
+    """What a forward computed at every position, taken up again by forwards over the first positions of its rows.
+
+    A causal model computes the same there, so that nothing is multiplied with weights again.
+    """
+
+    def __init__(self) -> None:
+        self.replaying = False
+        self._found: dict[int, list[tuple[Tensor, ...]]] = defaultdict(list)
+        self._calls: Counter[int] = Counter()
+
+    @contextmanager
+    def replay(self) -> Iterator[None]:
+        """Give what was found, call by call, instead of taking it."""
+        self.replaying, self._calls = True, Counter()
+        try:
+            yield
+        finally:
+            self.replaying = False
+
+    def take(self, module: nn.Module, compute: Callable[[], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+        """What a call of a module computes, or computed in the forward that was recorded, at all its positions."""
+        key = id(module)
+        if not self.replaying:
+            values = compute()
+            self._found[key].append(tuple(value.detach() for value in values))
+            return values
+        found = self._found[key][self._calls[key]]
+        self._calls[key] += 1
+        return found
+
+
+class _Known(Function):
+    """A product with weights whose outcome is known."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, known: Tensor) -> Tensor:
+        ctx.save_for_backward(weight)
+        return known
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        (weight,) = ctx.saved_tensors
+        return grads[0] @ weight, None, None
+
+
+class _Sloped(Function):
+    """An elementwise function whose slope is known: its backward is one product."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, known: Tensor, slope: Tensor) -> Tensor:
+        ctx.save_for_backward(slope)
+        return known.detach()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        (slope,) = ctx.saved_tensors
+        return grads[0] * slope, None, None
+
+
+class _Normed(Function):
+    """A norm by the root mean square, from what was scaled to unit square: its backward is three passes."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, known: Tensor, gain: Tensor, eps: float) -> Tensor:
+        unit, scale = _to_unit(x, eps)
+        ctx.save_for_backward(unit, scale, gain)
+        return known.detach()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        unit, scale, gain = ctx.saved_tensors
+        g = grads[0] * gain
+        mean = (g * unit).mean(-1, keepdim=True)
+        return torch.addcmul(g, unit, mean, value=-1).mul(scale).to(grads[0].dtype), None, None, None
+
+
+class _Attended(Function):
+    """An attention whose weights are known; where no query looks ahead, its backward does not either."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, known: Tensor, weights: Tensor, scaling: float, parts: int
+    ) -> Float[Tensor, "row query head width"]:
+        size = query.shape[1] // key.shape[1]
+        keys, values = (t.repeat_interleave(size, 1) if size > 1 else t for t in (key, value))
+        known = known.detach()
+        ctx.save_for_backward(query * scaling, keys * scaling, values.transpose(-1, -2).contiguous(), weights, known)
+        ctx.groups, ctx.size, ctx.parts = key.shape[1], size, parts
+        return known
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        query, key, value, weights, known = ctx.saved_tensors
+        inner = (grads[0] * known).sum(-1).transpose(1, 2)[..., None]
+        g = grads[0].transpose(1, 2).contiguous()
+        n = g.shape[-2]
+        to_queries: list[Tensor] = []
+        for part in reversed(range(ctx.parts)):
+            start, stop = n * part // ctx.parts, n * (part + 1) // ctx.parts
+            end, length = stop if ctx.parts > 1 else key.shape[2], stop - start
+            here, seen = g.narrow(-2, start, length), weights.narrow(-2, start, length).narrow(-1, 0, end)
+            slope = (here @ value.narrow(-1, 0, end)).sub_(inner.narrow(-2, start, length)).mul_(seen)
+            to_queries.insert(0, slope @ key.narrow(-2, 0, end))
+            of_keys, of_values = slope.transpose(-1, -2) @ query.narrow(-2, start, length), seen.transpose(-1, -2) @ here
+            if part == ctx.parts - 1:
+                to_key, to_value = of_keys, of_values
+            else:
+                to_key.narrow(-2, 0, end).add_(of_keys)
+                to_value.narrow(-2, 0, end).add_(of_values)
+        to_query = torch.cat(to_queries, -2) if len(to_queries) > 1 else to_queries[0]
+        if ctx.size > 1:
+            to_key, to_value = (t.view(len(t), ctx.groups, ctx.size, *t.shape[2:]).sum(2) for t in (to_key, to_value))
+        return to_query, to_key, to_value, None, None, None, None
+
+
+def _applied(function: Any, *args: Any) -> Tensor:
+    """What a function with a backward of its own gives."""
+    found: Tensor = function.apply(*args)
+    return found
+
+
+def _to_unit(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """Vectors divided by the root of their mean square, and what they were multiplied by."""
+    wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+    scale = wide.square().mean(-1, keepdim=True).add_(eps).rsqrt_()
+    return wide * scale, scale
+
+
+@contextmanager
+def fused(model: nn.Module, tape: Tape | None = None, encoder: nn.Module | None = None) -> Iterator[None]:
+    """Let activations and norms by the root mean square keep what their backward needs.
+
+    With a tape, which knows nothing of the encoder, products with weights too.
+    """
+    apart = set() if encoder is None else {id(module) for module in encoder.modules()}
+    with ExitStack() as undo:
+        for module in model.modules():
+            own = None if id(module) in apart else tape
+            kind = type(module)
+            if kind in ACTIVATIONS and not list(module.parameters()):
+                function = partial(_activated, module, own)
+            elif "RMSNorm" in kind.__name__ or kind.__name__ == "T5LayerNorm":
+                function = partial(_normalized, module)
+            elif own is not None and kind in (nn.Linear, Conv1D) and not hasattr(module, "_hf_hook"):
+                function = partial(_multiplied, module, own)
+            else:
+                continue
+            undo.enter_context(_forward_through(module, function))
+        yield
+
+
+@contextmanager
+def _forward_through(module: nn.Module, function: Callable[..., Tensor]) -> Iterator[None]:
+    """Let ``function`` decide about a module's forward, which it gets; hooks stay where they are."""
+    own = vars(module).get("forward")
+    module.forward = partial(function, module.forward)
+    try:
+        yield
+    finally:
+        if own is None:
+            del module.forward
+        else:
+            module.forward = own
+
+
+def _activated(module: nn.Module, tape: Tape | None, forward: Callable[..., Tensor], x: Tensor) -> Tensor:
+    if not (torch.is_grad_enabled() and x.requires_grad):
+        return forward(x)
+
+    def compute() -> tuple[Tensor, ...]:
+        with torch.enable_grad():
+            leaf = x.detach().requires_grad_()
+            y = forward(leaf)
+        return torch.autograd.grad(y, leaf, torch.ones_like(y))
+
+    if tape is None or x.ndim != 3:
+        (slope,) = compute()
+    else:
+        slope = tape.take(module, compute)[0].narrow(1, 0, x.shape[1])
+    with torch.no_grad():
+        known = forward(x)
+    return _applied(_Sloped, x, known, slope)
+
+
+def _multiplied(module: nn.Module, tape: Tape, forward: Callable[..., Tensor], x: Tensor) -> Tensor:
+    if x.ndim != 3:
+        return forward(x)
+    (known,) = tape.take(module, lambda: (forward(x),))
+    known = known.narrow(1, 0, x.shape[1])
+    if not tape.replaying or not x.requires_grad:
+        return known
+    weight = module.weight.T if isinstance(module, Conv1D) else module.weight
+    return _applied(_Known, x, weight, known)
+
+
+def _normalized(module: nn.Module, forward: Callable[..., Tensor], x: Tensor) -> Tensor:
+    """The norm's own value; its backward by the formula, where that gives the value."""
+    eps = next((e for name in ("variance_epsilon", "eps") if isinstance(e := getattr(module, name, None), float)), None)
+    weight = next(iter(module.parameters()), None)
+    if not (torch.is_grad_enabled() and x.requires_grad) or eps is None or weight is None or weight.shape != x.shape[-1:]:
+        return forward(x)
+    with torch.no_grad():
+        known, unit = forward(x), _to_unit(x, eps)[0]
+        gain = next((gain for gain in (weight, 1 + weight) if _near(unit * gain, known)), None)
+    return forward(x) if gain is None else _applied(_Normed, x, known, gain, eps)
+
+
+def _near(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors agree as far as the second one's type can tell."""
+    tolerance = 1e-5 if torch.finfo(b.dtype).bits >= 32 else 2e-2
+    return a.shape == b.shape and bool((a - b).abs().max() <= tolerance * b.abs().max())
+
+
+def scaling_of(query: Tensor, kwargs: dict[str, Any]) -> float:
+    """What an attention multiplies the products of query and key with."""
+    given = kwargs.get("scaling")
+    return query.shape[-1] ** -0.5 if given is None else given
+
+
+def attended(
+    module: nn.Module,
+    tape: Tape | None,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None = None,
+    **kwargs: Any,
+) -> tuple[Float[Tensor, "row query head width"], Float[Tensor, "row head query key"]]:
+    """A module's eager attention: output and weights, with a backward that takes the weights as a softmax of products."""
+
+    def compute() -> tuple[Tensor, ...]:
+        with torch.no_grad():
+            return own_attention(module, query, key, value, mask, **kwargs)
+
+    known, weights = compute() if tape is None else tape.take(module, compute)
+    known = known.narrow(1, 0, query.shape[2])
+    weights = weights.narrow(2, 0, query.shape[2]).narrow(3, 0, key.shape[2])
+    output = _applied(_Attended, query, key, value, known, weights, scaling_of(query, kwargs), _parts(weights))
+    return output, weights
+
+
+def _parts(weights: Tensor) -> int:
+    ahead = weights.shape[2] != weights.shape[3] or weights.shape[2] < SHORT or bool(weights.triu(1).any())
+    return 1 if ahead else PARTS

@@ -1,0 +1,189 @@
+"""A forward's graph, and graphs over the first positions of its rows, made without running the model again.
+
+What can be spared is asked of the model itself, by comparison with its plain graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from inseq.models.adapter import Adapter, Inputs, Reading
+from inseq.models.edits import guest
+from inseq.models.fused import Tape, fused
+from inseq.models.products import Body, pulled, whole_body
+from inseq.models.shortcut import LastLayer, body_below, last_layer_cut
+
+Way = Literal["cut", "fused", "plain"]
+"""How a gradient's graph is made: with the last layer cut out of it, with cheap backward passes, or as the model has it."""
+
+TOLERANCE = 1e-4
+TOLERANCE_HALF = 5e-2
+
+
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """An encoder's output: with the graph below it, and as the leaf that the decoder reads instead."""
+
+    output: Float[Tensor, "row source dim"]
+    leaf: Float[Tensor, "row source dim"]
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """From leaves to hidden states.
+
+    Attributes:
+        inputs: the batch, whose embeddings are the leaves.
+        encoded: what lies between an encoder's embeddings and the decoder.
+        hidden: what enters the vocabulary matrix, at all positions.
+        last: the last layer, where it was cut out.
+    """
+
+    inputs: Inputs
+    encoded: Encoded | None
+    hidden: Float[Tensor, "row decoder hidden"]
+    last: LastLayer | None
+
+    def body(self, cotangents: Float[Tensor, "row step hidden"], at: Int[Tensor, "row step"]) -> Body:
+        """Products that enter where the scores' gradients are ``cotangents``."""
+        if self.last is None:
+            return whole_body(self.hidden, cotangents, at)
+        return body_below(self.last, self.hidden, cotangents, at)
+
+
+class Graphs:
+    """The graphs of one batch.
+
+    Args:
+        adapter: the model.
+        inputs: the batch, whose embeddings are leaves.
+        way: how graphs are made.
+        several: whether graphs over beginnings will be wanted.
+    """
+
+    def __init__(self, adapter: Adapter, inputs: Inputs, way: Way, *, several: bool) -> None:
+        self.adapter = adapter
+        self.inputs = inputs
+        self.way = way
+        self._tape = Tape() if several else None
+        self._encoded: Encoded | None = None
+
+    def whole(self) -> tuple[Graph, Reading]:
+        """The graph over all positions, and what the forward gave that ran the model for it."""
+        if self.inputs.source is None or self.way == "plain":
+            return self._graph(self.inputs)
+        with encoder_cut(self.adapter.model.get_encoder()) as found:
+            graph, reading = self._graph(self.inputs)
+        (self._encoded,) = found
+        return replace(graph, encoded=self._encoded), reading
+
+    def beginning(self, n: int) -> Graph:
+        """The graph over the decoder's first ``n`` positions."""
+        assert self._tape is not None
+        whole = self.inputs
+        decoder = whole.decoder[:, :n].detach().requires_grad_(whole.decoder.requires_grad)
+        keep = None if whole.decoder_keep is None else whole.decoder_keep[:, :n]
+        short = replace(whole, decoder=decoder, decoder_keep=keep, at=whole.at[:, :0])
+        if self._encoded is not None:
+            short = replace(short, source=None, memory=(self._encoded.leaf,))
+        with self._tape.replay():
+            return self._graph(short)[0]
+
+    def _graph(self, inputs: Inputs) -> tuple[Graph, Reading]:
+        model = self.adapter.model
+        encoder = model.get_encoder() if "source" in self.adapter.tables else None
+        cut: Any = last_layer_cut(self.adapter, self._tape) if self.way == "cut" else nullcontext()
+        with fused(model, self._tape, encoder) if self.way != "plain" else nullcontext(), cut as last:
+            reading = self.adapter.read(inputs, differentiable=True)
+        return Graph(inputs, self._encoded, reading.hidden, last), reading
+
+
+@contextmanager
+def encoder_cut(encoder: nn.Module) -> Iterator[list[Encoded]]:
+    """Cut the graph of a forward at the encoder's output, so that products pass the two sides some at a time each.
+
+    Yields:
+        A list that holds, after the forward, what was cut.
+    """
+    found: list[Encoded] = []
+
+    def cut(_: nn.Module, args: Any, output: Any) -> Any:
+        own = output.last_hidden_state
+        found[:] = [Encoded(own, own.detach().requires_grad_())]
+        return type(output)(**{**output, "last_hidden_state": found[0].leaf})
+
+    handle = encoder.register_forward_hook(cut)
+    try:
+        yield found
+    finally:
+        handle.remove()
+
+
+def prepare_graphs(adapter: Adapter) -> Way:
+    """The cheapest way that gives the model's own gradients."""
+    if adapter.way is None:
+        with guest(adapter.model):
+            adapter.way = _cheapest(adapter)
+    return adapter.way
+
+
+def _cheapest(adapter: Adapter) -> Way:
+    if not adapter.causal:
+        return "plain"
+    inputs, cotangents = _probe(adapter)
+    plain = _gradients(Graphs(adapter, inputs, "plain", several=False), cotangents)
+    ways: tuple[Way, ...] = ("cut", "fused") if adapter.attention_sites is not None else ("fused",)
+    tolerance = TOLERANCE if torch.finfo(plain[0].dtype).bits >= 32 else TOLERANCE_HALF
+    for way in ways:
+        try:
+            found = _gradients(Graphs(adapter, inputs, way, several=True), cotangents)
+        except (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError, NotImplementedError):
+            continue
+        if all(_near(a, b, tolerance) for a, b in zip(found, plain, strict=True)):
+            return way
+    return "plain"
+
+
+def _probe(adapter: Adapter) -> tuple[Inputs, Tensor]:
+    """Two rows of tokens, and gradients at two positions of each."""
+    sides = {}
+    for side, n in (("source", 5), ("decoder", 9)):
+        if side in adapter.tables:
+            size = len(adapter.tables[side].weight)
+            ids = torch.tensor([[(7919 * k + 13 + 31 * row) % size for k in range(n)] for row in range(2)])
+            sides[side] = adapter.tables[side].embed(ids).detach().requires_grad_()
+    source, decoder = sides.get("source"), sides["decoder"]
+    keep = None if source is None else torch.ones_like(source[:, :, 0], dtype=torch.bool)
+    at = torch.tensor([[4, 8], [3, 7]], device=decoder.device)
+    inputs = Inputs(source, keep, decoder, at)
+    with torch.no_grad():
+        hidden = adapter.read(inputs).hidden
+    drawn = torch.randn(2, 2, hidden.shape[-1], generator=torch.Generator().manual_seed(0))
+    return inputs, drawn.to(hidden)
+
+
+def _gradients(graphs: Graphs, cotangents: Tensor) -> list[Tensor]:
+    """Of the later position from the whole graph, of the earlier one from that of the beginning."""
+    whole, _ = graphs.whole()
+    at, found = whole.inputs.at, []
+    for step, graph in ((1, whole), (0, graphs.beginning(5) if graphs.way != "plain" else whole)):
+        chosen = slice(step, step + 1)
+        body = graph.body(cotangents[:, chosen], at[:, chosen])
+        source, encoded = graphs.inputs.source, graph.encoded
+        first = [] if source is None else [source if encoded is None else encoded.leaf]
+        *side, decoder = pulled(body.outputs, [*first, graph.inputs.decoder], body.seeds(range(1), False), False)
+        if encoded is not None and source is not None:
+            side = list(pulled((encoded.output,), [source], side, False))
+        found += [*side, decoder[:, :, :5] if step == 0 else decoder]
+    return found
+
+
+def _near(a: Tensor, b: Tensor, tolerance: float) -> bool:
+    return a.shape == b.shape and bool((a - b).abs().max() <= tolerance * b.abs().max())

@@ -1,0 +1,54 @@
+"""Vector-Jacobian products: where they enter a graph, and how several are taken."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Body:
+    """What products go through: where they enter, and what enters for a range of steps.
+
+    Attributes:
+        outputs: tensors of the graph.
+        seeds: for some steps the gradients at the outputs, each with the steps in front.
+    """
+
+    outputs: tuple[Tensor, ...]
+    seeds: Callable[[range, bool], tuple[Tensor, ...]]
+
+
+def whole_body(
+    hidden: Float[Tensor, "row decoder hidden"],
+    cotangents: Float[Tensor, "row step hidden"],
+    at: Int[Tensor, "row step"],
+) -> Body:
+    """Products enter at the hidden states ``at``, where the scores' gradients are ``cotangents``."""
+    rows = torch.arange(len(at), device=hidden.device)
+    at = at.to(hidden.device)
+
+    def seeds(steps: range, batched: bool) -> tuple[Tensor, ...]:
+        found = hidden.new_zeros(len(steps), *hidden.shape)
+        for k, step in enumerate(steps):
+            found[k, rows, at[:, step]] = cotangents[:, step].to(hidden)
+        return (found,)
+
+    return Body((hidden,), seeds)
+
+
+def pulled(outputs: Sequence[Tensor], leaves: Sequence[Tensor], seeds: Sequence[Tensor], batched: bool) -> tuple[Tensor, ...]:
+    """Products of the seeds, Float["step *shape"] for each output, with the Jacobians to the leaves; the graph is kept."""
+    if batched:
+        return torch.autograd.grad(
+            outputs, leaves, tuple(seeds), is_grads_batched=True, retain_graph=True, materialize_grads=True
+        )
+    each = [
+        torch.autograd.grad(outputs, leaves, seed, retain_graph=True, materialize_grads=True)
+        for seed in zip(*seeds, strict=True)
+    ]
+    return tuple(torch.stack(parts) for parts in zip(*each, strict=True))

@@ -1,0 +1,168 @@
+"""The last layer, cut out of a gradient's graph.
+
+A step's gradient enters the last layer at one position. Everything there but the keys and values works on each position by
+itself, so that one ordinary backward serves all steps; of each step's own remain the gradients of keys and values, which
+are products of two vectors, and the layers below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from inseq.models.adapter import Adapter, Site
+from inseq.models.edits import attention_function
+from inseq.models.fused import Tape, attended, scaling_of
+from inseq.models.products import Body, pulled
+from inseq.models.replays import layers_of, stream_of
+
+
+@dataclass(frozen=True, eq=False)
+class Attention:
+    """An attention of the last layer.
+
+    Attributes:
+        query: cut from the graph.
+        key: with the graph below it, up to ``LastLayer.stream`` or the encoder; what is above it does not follow it.
+        value: likewise.
+        weights: cut from the graph.
+        scaling: of the products of query and key.
+        output: with the graph from the query.
+    """
+
+    site: Site
+    query: Float[Tensor, "row head query width"]
+    key: Float[Tensor, "row group key width"]
+    value: Float[Tensor, "row group key width"]
+    weights: Float[Tensor, "row head query key"]
+    scaling: float
+    output: Float[Tensor, "row query head width"]
+
+
+@dataclass(eq=False)
+class LastLayer:
+    """What a forward leaves of the decoder's last layer.
+
+    Attributes:
+        before: what it was to read, with the graph below.
+        stream: what it read instead: the same values, a leaf.
+        attentions: its attentions, in the order of the calls.
+    """
+
+    before: Tensor | None = None
+    stream: Tensor | None = None
+    attentions: list[Attention] = field(default_factory=list)
+
+
+@contextmanager
+def last_layer_cut(adapter: Adapter, tape: Tape | None = None) -> Iterator[LastLayer]:
+    """Cut the graph of a differentiable forward at the last layer's input, keys and values; other attentions are fused."""
+    layers = layers_of(adapter)
+    last = layers["decoder", max(i for stack, i in layers if stack == "decoder")]
+    inside = {id(part) for part in last.modules()}
+    sites = adapter.attention_sites or {}
+    cut = LastLayer()
+
+    def enter(_: nn.Module, args: Any, kwargs: Any) -> Any:
+        before = stream_of(args, kwargs)
+        assert before is not None
+        cut.before, cut.stream = before, before.detach().requires_grad_()
+        return tree_map(lambda value: cut.stream if value is before else value, (args, kwargs))
+
+    def attend(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Any:
+        own = None if sites[id(module)][0] == "encoder" else tape
+        if id(module) not in inside or not torch.is_grad_enabled():
+            return attended(module, own, query, key, value, *args, **kwargs)
+        output, weights = attended(module, own, query, key.detach(), value.detach(), *args, **kwargs)
+        site, scaling = sites[id(module)][0], scaling_of(query, kwargs)
+        cut.attentions.append(Attention(site, query.detach(), key, value, weights, scaling, output))
+        return output, weights
+
+    handle = last.register_forward_pre_hook(enter, with_kwargs=True)
+    try:
+        with attention_function(adapter.model, attend):
+            yield cut
+    finally:
+        handle.remove()
+
+
+def body_below(
+    last: LastLayer,
+    hidden: Float[Tensor, "row decoder hidden"],
+    cotangents: Float[Tensor, "row step hidden"],
+    at: Int[Tensor, "row step"],
+) -> Body:
+    """Products enter below the last layer, whose own part serves all steps at once but for its keys and values."""
+    assert last.before is not None
+    assert last.stream is not None
+    leaf = last.stream
+    rows = torch.arange(len(at), device=hidden.device)[:, None]
+    at = at.to(hidden.device)
+    seed = torch.zeros_like(hidden).index_put_((rows, at), cotangents.to(hidden), accumulate=True)
+    direct, *given = torch.autograd.grad(
+        hidden, (last.stream, *(a.output for a in last.attentions)), seed, retain_graph=True, materialize_grads=True
+    )
+    direct = direct[rows, at]
+    read = [_Read.of(attention, gradient[rows, at], at) for attention, gradient in zip(last.attentions, given, strict=True)]
+    own = [r for r in read if r.attention.site == "decoder"]
+    cross = [r for r in read if r.attention.site == "cross"]
+    below = tuple(t for r in cross for t in (r.attention.key, r.attention.value) if t.requires_grad)
+    streamed = last.before.requires_grad
+
+    def seeds(steps: range, batched: bool) -> tuple[Tensor, ...]:
+        crossed = tuple(
+            gradient
+            for r in cross
+            for t, gradient in zip((r.attention.key, r.attention.value), r.gradients(steps), strict=True)
+            if t.requires_grad
+        )
+        if not streamed:
+            return crossed
+        ends = tuple(t for r in own for t in (r.attention.key, r.attention.value))
+        starts = tuple(gradient for r in own for gradient in r.gradients(steps))
+        (stream,) = pulled(ends, (leaf,), starts, batched)
+        for k, step in enumerate(steps):
+            stream[k, rows[:, 0], at[:, step]] += direct[:, step]
+        return (stream, *crossed)
+
+    return Body((last.before, *below) if streamed else below, seeds)
+
+
+@dataclass(frozen=True, eq=False)
+class _Read:
+    """An attention of the last layer at the positions that are explained."""
+
+    attention: Attention
+    slope: Float[Tensor, "row head step key"]
+    weights: Float[Tensor, "row head step key"]
+    query: Float[Tensor, "row head step width"]
+    given: Float[Tensor, "row head step width"]
+
+    @classmethod
+    def of(cls, a: Attention, given: Float[Tensor, "row step head width"], at: Int[Tensor, "row step"]) -> _Read:
+        index = at[:, None, :, None]
+        weights = a.weights.gather(2, index.expand(-1, a.weights.shape[1], -1, a.weights.shape[3]))
+        query = a.query.gather(2, index.expand(-1, a.query.shape[1], -1, a.query.shape[3]))
+        given = given.transpose(1, 2)
+        values = a.value.detach().repeat_interleave(query.shape[1] // a.value.shape[1], 1)
+        products = given @ values.transpose(-1, -2)
+        slope = weights * (products - (products * weights).sum(-1, keepdim=True)) * a.scaling
+        return cls(a, slope, weights, query, given)
+
+    def gradients(self, steps: range) -> tuple[Tensor, Tensor]:
+        """Of keys and values: Float["step row group key width"]."""
+        chosen = slice(steps.start, steps.stop)
+        pairs = ((self.slope, self.query), (self.weights, self.given))
+        key, value = (torch.einsum("rhsk,rhsw->srhkw", a[:, :, chosen], b[:, :, chosen]) for a, b in pairs)
+        groups = self.attention.key.shape[1]
+        size = key.shape[2] // groups
+        if size > 1:
+            key, value = (t.view(*t.shape[:2], groups, size, *t.shape[3:]).sum(3) for t in (key, value))
+        return key, value
