@@ -44,7 +44,7 @@ class Calls:
 def measured(act: Callable[[], Any], trim: bool = True) -> tuple[Any, dict[str, float]]:
     """Run something; CPU and wall seconds, resident memory before and at its peak in MiB.
 
-    With `trim`, freed memory is given back to the system before, so that the peak is the run's own; to get it again takes time.
+    With `trim`, freed memory is given back to the system before, so that the peak is the run's own, which costs time.
     """
     gc.collect()
     if trim:
