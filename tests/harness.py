@@ -71,6 +71,7 @@ def run(
     granular: bool = True,
     recorded: Sequence[str] = (),
     budget: Budget | None = None,
+    spans: Sequence[Sequence[tuple[int, int]]] | None = None,
     **options: Any,
 ) -> tuple[list[tuple[Attribution, StepScores]], Engine]:
     engine = Engine(made, budget)
@@ -82,8 +83,9 @@ def run(
             case.positions,
             attribute_target=not only_source,
             granular=granular,
+            spans=None if spans is None else spans[i],
         )
-        for case in chosen
+        for i, case in enumerate(chosen)
     ]
     found = engine.run(
         [(x, methods[method].function(x, **given(options, made.model, only_source))) for x in examples],

@@ -38,7 +38,8 @@ class Row:
     decide otherwise where numbers are rounded; ``alike`` how well scores of a bfloat16 model correlate with those of its
     float32 twin at least, and why that is less than usual stands at the row. ``forwards`` is what a batch takes without and
     with step scores; ``rows`` how many rows an example takes, by its numbers of features and steps, with the options of
-    ``counted``; ``products`` whether each step takes a vector-Jacobian product; ``causal`` what is said of a model that is not
+    ``counted``, of which ``recorded_apart`` are for step scores alone; ``products`` whether each step takes a
+    vector-Jacobian product; ``causal`` what is said of a model that is not
     causal, by a method that needs one; ``refuses`` names the models a method cannot be right on; ``eager``
     says that it always attends eagerly, so that one entry a model is enough: that models built for sdpa give the same is in
     test_relevance.py.
@@ -52,6 +53,7 @@ class Row:
     forwards: tuple[int, int] = (1, 1)
     rows: Callable[[int, int], int] = lambda n, steps: 1
     counted: dict[str, Any] = field(default_factory=dict)
+    recorded_apart: int = 0
     products: bool = False
     causal: str | None = None
     refuses: frozenset[str] = frozenset()
@@ -200,6 +202,7 @@ METHODS["smooth_grad"] = Row(
     {"n_samples": SAMPLES, "seed": 3, "statistic": "variance"},
     forwards=(1, 2),
     rows=lambda n, steps: SAMPLES + 1,
+    recorded_apart=1,
     products=True,
 )
 METHODS["gradient_shap"] = Row(
@@ -314,6 +317,7 @@ for name in rel.RULES:
         slow_relevance(name),
         forwards=(1, 2) if name == "gim" else (2, 2),
         rows=lambda n, steps: 1 + 1,
+        recorded_apart=1 if name == "gim" else 0,
         products=True,
         eager=True,
     )
@@ -335,6 +339,7 @@ METHODS["layer_deeplift"] = Row(
     SHORTEST,
     forwards=(1, 2),
     rows=lambda n, steps: 2 + 1,
+    recorded_apart=1,
     products=True,
     causal=NO_LAYERS,
     refuses=frozenset({"mixtral"}),

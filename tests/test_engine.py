@@ -79,8 +79,9 @@ def test_long_outputs_are_cut_into_blocks_of_similar_prefix() -> None:
     assert block_size(long, overhead=10**6) == 62
 
 
-def test_blocks_change_no_number() -> None:
+def test_blocks_with_forwards_of_their_own_change_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
     made, _ = harness.adapter("gpt2")
+    monkeypatch.setattr(made, "way", "plain")
     case = Case(zoo.build("gpt2"), None, zoo.random_ids(60, 3), 2)
     ample = Budget(tokens=10**6, logits=10**9, cotangents=10**9, overhead=8)
     ((found, _),), engine = harness.run(made, [case], "saliency", budget=ample)
@@ -182,7 +183,7 @@ def test_products_one_by_one_where_batched_ones_fail(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(torch.autograd, "grad", refusing)
     ((found, _),), engine = harness.run(made, [case], "saliency")
-    assert engine._measures._batched == {None: False}
+    assert engine._measures._backward.batched == {None: False}
     monkeypatch.undo()
     assert relative(found.scores, ref.saliency(case, ref.probability)) < 5 * TOLERANCE
 

@@ -73,30 +73,6 @@ def test_every_quadrature(quadrature: str, case: Case) -> None:
     assert fine.diagnostics["delta"].abs().max() < 0.2 * max(1e-3, found.diagnostics["delta"].abs().max())
 
 
-@pytest.mark.parametrize("name", ["gpt2", "llama", "marian"])
-def test_a_refined_way_is_as_complete_as_asked_for_and_no_longer(name: str) -> None:
-    made, _ = harness.adapter(name)
-    chosen = harness.cases(name)
-    rough, _ = harness.run(made, chosen, "integrated_gradients", "logit", n_steps=3)
-    fixed, whole = harness.run(made, chosen, "integrated_gradients", "logit", n_steps=384)
-    found, engine = harness.run(made, chosen, "integrated_gradients", "logit", n_steps=384, tolerance=0.02)
-    assert engine.counters.rows < 0.5 * whole.counters.rows
-    counts = torch.cat([f.diagnostics["nodes"] for f, _ in found])
-    assert set(counts.tolist()) <= {3.0 * 2**k for k in range(8)}
-    assert len(set(counts.tolist())) > 1
-    for (refined, _), (coarse, _), (exact, _) in zip(found, rough, fixed, strict=True):
-        change = exact.scores.sum((0, 2)) - exact.diagnostics["delta"]
-        assert (refined.diagnostics["delta"].abs() <= 0.02 * change.abs() + 1e-6).all()
-        early = refined.diagnostics["nodes"] == 3
-        assert torch.equal(refined.scores[:, early], coarse.scores[:, early])
-
-
-def test_what_is_not_complete_within_the_most_points_says_so(case: Case) -> None:
-    found, counters = run(case, "integrated_gradients", n_steps=5, tolerance=1e-9)
-    assert (found.diagnostics["nodes"] == 5).all()
-    assert counters.rows == 3 + 5 + 2
-
-
 def test_sequential_ways_are_complete_token_by_token(case: Case) -> None:
     """A token's scores sum to what the target really loses when that token is replaced."""
     found, _ = run(case, "sequential_integrated_gradients", n_steps=40)

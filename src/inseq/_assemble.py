@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from inseq._spans import Explained
 from inseq.errors import ArgumentError
 from inseq.methods import Attribution
 from inseq.result.output import FeatureAttributionSequenceOutput
@@ -16,10 +17,10 @@ from inseq.text.example import Example, Token
 
 def sequence_output(
     x: Example,
+    job: Explained,
     found: Attribution,
     step_scores: dict[str, Tensor],
     tokens: tuple[Sequence[Token], Sequence[Token]],
-    window: tuple[int, int],
     facts: dict[str, Any],
     info: dict[str, Any],
 ) -> FeatureAttributionSequenceOutput:
@@ -27,10 +28,10 @@ def sequence_output(
 
     Args:
         x: the example.
+        job: the text it was made of.
         found: what its method returned.
         step_scores: what was recorded, by name.
         tokens: all tokens of the input (``source``) and of the decoder (``target``).
-        window: the explained positions of ``target``, half-open.
         facts: what the method declares.
         info: what was done.
     """
@@ -46,8 +47,9 @@ def sequence_output(
         target_attributions=by_side[1],
         step_scores=step_scores,
         sequence_scores=dict(found.sequence_scores),
-        attr_pos_start=window[0],
-        attr_pos_end=window[1],
+        attr_pos_start=job.window[0],
+        attr_pos_end=job.window[1],
+        spans=job.spans or (),
         axes=tuple(facts["axes"]) if x.granular else (),
         reduce_by=reduce_by,
         normalize=facts["normalize"],

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inseq._plan import Compared, Explained, Plan
+from inseq._plan import Compared, Plan
+from inseq._spans import Explained
 from inseq.errors import ArgumentError
 from inseq.models.adapter import Adapter
 from inseq.text.align import align, checked_pairs, pairs_of
@@ -53,7 +54,7 @@ def compare(adapter: Adapter, plan: Plan, jobs: Sequence[Explained], texts: Sequ
     for i, (job, source, target) in enumerate(zip(jobs, sources, targets, strict=True)):
         _check_length(adapter, source, target, i)
         pairs = checked_pairs(aligned[i], len(job.target), len(target), i)
-        positions = [pairs.get(t, automatic) for t, automatic in zip(range(*job.window), _automatic(job, target), strict=True)]
+        positions = [pairs.get(t, automatic) for t, automatic in zip(job.positions, _automatic(job, target), strict=True)]
         contrast = _contrast(adapter, job, source, target, positions)
         found.contrasts.append(contrast)
         found.facts.append(_facts(adapter, job, target, positions, contrast))
@@ -147,13 +148,13 @@ def _automatic(job: Explained, target: list[int]) -> list[int]:
     """The aligned position of each step: of what follows the given prefix where both share it, else of everything."""
     shared = job.first if target[: job.first] == job.target[: job.first] and len(target) > job.first else 0
     found = align(job.target[shared:], target[shared:])
-    return [max(1, shared + found[t - shared]) for t in range(*job.window)]
+    return [max(1, shared + found[t - shared]) for t in job.positions]
 
 
 def _contrast(adapter: Adapter, job: Explained, source: list[int], target: list[int], positions: list[int]) -> Contrast:
     used = sorted(set(positions))
     same_source = source == job.source
-    differs = [not (same_source and target[:j] == job.target[:t]) for t, j in zip(range(*job.window), positions, strict=True)]
+    differs = [not (same_source and target[:j] == job.target[:t]) for t, j in zip(job.positions, positions, strict=True)]
     device = adapter.device
     return Contrast(
         ids=torch.tensor([target[j] for j in positions], device=device),
@@ -165,11 +166,10 @@ def _contrast(adapter: Adapter, job: Explained, source: list[int], target: list[
 
 def _facts(adapter: Adapter, job: Explained, target: list[int], positions: list[int], contrast: Contrast) -> dict[str, Any]:
     pieces = adapter.encoder.tokenizer.convert_ids_to_tokens
-    steps = range(*job.window)
-    written = pieces([job.target[t] for t in steps])
+    written = pieces([job.target[t] for t in job.positions])
     return {
         "text": adapter.encoder.tokenizer.decode(target, skip_special_tokens=True),
-        "positions": [[t, j] for t, j in zip(steps, positions, strict=True)],
+        "positions": [[t, j] for t, j in zip(job.positions, positions, strict=True)],
         "tokens": [list(pair) for pair in zip(written, pieces(contrast.ids.tolist()), strict=True)],
         "same_context": not bool(contrast.differs.any()),
     }
@@ -190,7 +190,7 @@ def _notes(plan: Plan, contrast: Contrast, job: Explained, text: int) -> list[st
             "same, so it is 0 whatever the input: give a contrast with another context, or pass contrast_force_inputs=True to "
             "compare with the predictions of the unaltered input."
         )
-    written = job.target[job.window[0] : job.window[1]]
+    written = [job.target[t] for t in job.positions]
     if way == "token" and facts.get("difference") and contrast.ids.tolist() == written:
         return [
             f"{plan.target_name}: the contrast of text {text} has the same tokens, so the target is 0 at every step; "

@@ -24,16 +24,8 @@ if TYPE_CHECKING:
     from inseq.api import AttributionModel
 
 DEFAULT_TARGET = "probability"
-
-
-@dataclass(frozen=True)
-class Explained:
-    """One text with its ids, and the window of generated tokens to explain."""
-
-    source: list[int]
-    target: list[int]
-    first: int
-    window: tuple[int, int]
+DEFAULT_MERGE = "absmax"
+"""Of a step function that does not say how its values combine."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +61,7 @@ class Plan:
         target: what is attributed.
         target_facts: what is declared with it.
         recorded: the step scores, by name.
+        merges: for each of them, how the values of a span's tokens combine.
         options: what the call was given, and the method's defaults.
         compared: what outputs are compared with.
         notes: what a user should know.
@@ -80,6 +73,7 @@ class Plan:
     target: Target
     target_facts: dict[str, Any]
     recorded: dict[str, Target]
+    merges: dict[str, str]
     options: dict[str, Any]
     compared: Compared
     notes: tuple[str, ...]
@@ -152,6 +146,7 @@ def plan_call(
             s.name: prepared.target(s, bound[f"step score {s.name}"], "differing" if _may_compare(s) else "none")
             for s in recorded
         },
+        merges={s.name: _merge(s, bound[f"step score {s.name}"]) for s in recorded},
         options=_recorded((entry, target, *recorded), {**own, **options}),
         compared=compared,
         notes=tuple(dict.fromkeys(prepared.notes)),
@@ -187,6 +182,12 @@ class _Preparation:
             return n
         self.notes.append(f"{step.name}: {type(self.model.model).__name__} has no dropout, so it is the plain value")
         return 0
+
+
+def _merge(step: Entry[Callable[..., Any]], options: dict[str, Any]) -> str:
+    """How values of a step function combine; logarithms of what is multiplied are added."""
+    declared: str = step.facts.get("merge", DEFAULT_MERGE)
+    return "sum" if declared == "prod" and options.get("logprob") else declared
 
 
 def _recorded(entries: Sequence[Entry[Callable[..., Any]]], given: dict[str, Any]) -> dict[str, Any]:

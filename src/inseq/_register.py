@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from inseq._plan import DEFAULT_MERGE
 from inseq.errors import ArgumentError, near
 from inseq.result.labelled import aggregation_functions
 from inseq.targets import InseqForm, is_inseq_form, step_function
@@ -45,7 +46,7 @@ def register_step_function(
 
 def _merge(aggregate_map: Mapping[str, str] | None) -> str:
     if aggregate_map is None:
-        return "absmax"
+        return DEFAULT_MERGE
     if not isinstance(aggregate_map, Mapping):
         raise ArgumentError(
             f"aggregate_map must be a mapping such as {{'spans': 'prod'}}, got {type(aggregate_map).__name__}."
@@ -55,4 +56,4 @@ def _merge(aggregate_map: Mapping[str, str] | None) -> str:
             raise ArgumentError(
                 f"aggregate_map names the aggregator {name!r}.{near(name, AGGREGATORS)} Known: {', '.join(AGGREGATORS)}."
             )
-    return aggregation_functions[aggregate_map["spans"]].name if aggregate_map else "absmax"
+    return aggregation_functions[aggregate_map["spans"]].name if aggregate_map else DEFAULT_MERGE

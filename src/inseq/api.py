@@ -14,9 +14,10 @@ import transformers
 from inseq import __version__, demo
 from inseq._assemble import sequence_output
 from inseq._contrast import compare, with_contrasts
-from inseq._plan import Explained, Plan, plan_call
+from inseq._plan import Plan, plan_call
 from inseq._registry import bind
-from inseq.engine.measures import Counters
+from inseq._spans import Explained, explained
+from inseq.engine.measures import Counters, StepScores
 from inseq.engine.requests import StepFunction
 from inseq.engine.scheduler import Engine
 from inseq.errors import ArgumentError
@@ -25,16 +26,16 @@ from inseq.models.adapter import Adapter
 from inseq.models.check import Capabilities, check
 from inseq.models.edits import guest
 from inseq.models.loading import generate, load_adapter
-from inseq.result.output import FeatureAttributionOutput
+from inseq.result.labelled import aggregation_functions
+from inseq.result.output import OF_EACH, FeatureAttributionOutput
 from inseq.targets import step_function as step_functions
 from inseq.text.encode import checked_texts
+from inseq.text.example import Example
 
 GRANULAR_ENTRIES = 2**26
 """How many scores a call keeps unreduced (256 MiB of float32) unless ``granular`` decides."""
 
 DEFAULT_METHOD = "saliency"
-OF_EACH = ("input_texts", "generated_texts", "contrast")
-"""Facts of a call that have an entry for each text."""
 
 
 def load_model(
@@ -142,6 +143,7 @@ class AttributionModel:
         *,
         attr_pos_start: int | None = None,
         attr_pos_end: int | None = None,
+        target_spans: Sequence[Any] | None = None,
         attribute_target: bool = False,
         attributed_fn: str | StepFunction | None = None,
         step_scores: str | Sequence[str] = (),
@@ -161,6 +163,9 @@ class AttributionModel:
             attr_pos_start: the first position of ``target`` to explain; by default the first generated token. Negative
                 positions count from the end.
             attr_pos_end: the position after the last one to explain.
+            target_spans: half-open spans of these positions, such as ``[(5, 9), (9, None)]``, that are explained at once:
+                each is one step, and its scores are those of the target summed over its tokens. Both ends ascend, spans may
+                overlap, and None is the first position or the end. A list for all texts, or one for each text in a list.
             attribute_target: whether the generated prefix receives scores beside an encoder's source.
             attributed_fn: the target, a step function's name or a function of a prediction (or of ``args``, as Inseq 0.7.1
                 has them); the probability by default.
@@ -192,11 +197,17 @@ class AttributionModel:
         flags = {"attribute_target": attribute_target, "show_progress": show_progress}
         _check_flags(**flags, **({} if granular is None else {"granular": granular}))
         ids = self._ids(texts, generated_texts, dict(generation_args or {}), batch_size)
-        jobs = [Explained(*each, _window(each[1], each[2], attr_pos_start, attr_pos_end)) for each in ids]
+        jobs = explained(ids, attr_pos_start, attr_pos_end, target_spans)
         kept = self._is_granular(jobs, plan, attribute_target) if granular is None else granular
         examples = [
             self._adapter.example(
-                job.source, job.target, job.first, range(*job.window), attribute_target=attribute_target, granular=kept
+                job.source,
+                job.target,
+                job.first,
+                job.positions,
+                attribute_target=attribute_target,
+                granular=kept,
+                spans=job.spans,
             )
             for job in jobs
         ]
@@ -218,7 +229,9 @@ class AttributionModel:
         info["exec_time"] = time.perf_counter() - started
         info["counters"] = counters
         outputs = [
-            sequence_output(x, attribution, scores, self._tokens(job), job.window, plan.method.facts, _info_of(info, i))
+            sequence_output(
+                x, job, attribution, _merged(x, scores, plan), self._tokens(job), plan.method.facts, _info_of(info, i)
+            )
             for i, (job, x, (attribution, scores)) in enumerate(zip(jobs, examples, found, strict=True))
         ]
         return FeatureAttributionOutput(outputs, info=info)
@@ -292,7 +305,7 @@ class AttributionModel:
 
     def _is_granular(self, jobs: Sequence[Explained], plan: Plan, attribute_target: bool) -> bool:
         decoder = attribute_target or not self.is_encoder_decoder
-        cells = sum((len(j.source) + decoder * j.window[1]) * (j.window[1] - j.window[0]) for j in jobs)
+        cells = sum((len(j.source) + decoder * j.window[1]) * j.n_steps for j in jobs)
         for axis in plan.method.facts["axes"]:
             cells *= self._adapter.axis_size(axis)
         return cells <= GRANULAR_ENTRIES
@@ -301,6 +314,7 @@ class AttributionModel:
         self, plan: Plan, jobs: Sequence[Explained], forced: bool, granular: bool, attribute_target: bool, texts: list[str]
     ) -> dict[str, Any]:
         uses_target = plan.method.facts.get("uses_target", True)
+        spans = {} if jobs[0].spans is None else {"target_spans": [[list(span) for span in j.spans or ()] for j in jobs]}
         return {
             "attribution_method": plan.method.name,
             "attributed_fn": plan.target_name if uses_target else None,
@@ -310,6 +324,7 @@ class AttributionModel:
             "granular": granular,
             "constrained_decoding": forced,
             "input_texts": texts,
+            **spans,
             "generated_texts": [self.tokenizer.decode(j.target[j.first :], skip_special_tokens=True) for j in jobs],
             "model_name": self.model_name,
             "model_class": type(self.model).__name__,
@@ -342,21 +357,6 @@ def _info_of(info: dict[str, Any], i: int) -> dict[str, Any]:
     return {**info, **{key: info[key][i : i + 1] for key in OF_EACH if key in info}}
 
 
-def _window(target: list[int], first: int, start: int | None, end: int | None) -> tuple[int, int]:
-    """Resolve the explained positions of ``target``, half-open.
-
-    Raises:
-        ArgumentError: for positions that were not generated, and for an empty window.
-    """
-    n = len(target)
-    a = first if start is None else start + n if start < 0 else start
-    b = n if end is None else end + n if end < 0 else end
-    for name, value, position in (("attr_pos_start", start, a), ("attr_pos_end", end, b)):
-        if not first <= position <= n:
-            raise ArgumentError(
-                f"{name}={value} is position {position}, but the generated tokens stand at {first} to {n - 1} of {n} "
-                f"(the first {first} are the {'prompt' if first > 1 else 'start'}). Choose from {first} to {n}."
-            )
-    if a >= b:
-        raise ArgumentError(f"attr_pos_start={start} and attr_pos_end={end} leave no token to explain: {a} to {b}.")
-    return a, b
+def _merged(x: Example, scores: StepScores, plan: Plan) -> StepScores:
+    """Step scores of steps, from those of predictions: each function has a rule of its own."""
+    return {name: x.by_step(values, 0, aggregation_functions[plan.merges[name]].function) for name, values in scores.items()}

@@ -35,10 +35,11 @@ class ScoreAnswer:
     """Values of all variants and steps; a variant has the example's own where it changes nothing before."""
 
     def __init__(self, request: Score) -> None:
-        self.shape = (len(request.variants), len(request.example.steps))
+        self.example = request.example
+        self.shape = (len(request.variants), len(request.example.at))
         self.values: Tensor | None = None
 
-    def add(self, job: Job, contribution: Float[Tensor, "row step *extra"]) -> None:
+    def add(self, job: Job, contribution: Float[Tensor, "row prediction *extra"]) -> None:
         if self.values is None:
             self.values = contribution.new_zeros(*self.shape, *contribution.shape[2:])
         if job.remembers:
@@ -47,7 +48,7 @@ class ScoreAnswer:
 
     def value(self) -> Tensor:
         assert self.values is not None
-        return self.values
+        return self.example.by_step(self.values, 1)
 
 
 class LogitsAnswer:
@@ -73,11 +74,11 @@ class GradientAnswer:
         self.blocks: dict[int, tuple[Tensor, ...]] = {}
 
     def add(self, job: Job, contribution: Float[Tensor, "step feature *rest"]) -> None:
-        start = job.steps.start
-        total = self.sums[start] + contribution if start in self.sums else contribution
+        start = job.sums.start
+        total = _added(self.sums[start], contribution) if start in self.sums else contribution
         rows = self.rows.get(start, 0) + job.rows
-        if rows == len(self.request.variants):
-            self.blocks[start] = self._read(total, job)
+        if rows == len(self.request.variants) * job.n_blocks:
+            self.blocks[start] = self._read(total)
             self.sums.pop(start, None)
         else:
             self.sums[start] = total
@@ -87,11 +88,22 @@ class GradientAnswer:
         parts = [torch.cat(pieces) for pieces in zip(*(self.blocks[k] for k in sorted(self.blocks)), strict=True)]
         return parts[0] if len(parts) == 1 else tuple(parts)
 
-    def _read(self, gradient: Tensor, job: Job) -> tuple[Tensor, ...]:
+    def _read(self, gradient: Tensor) -> tuple[Tensor, ...]:
         x = self.request.example
-        gradient = pad(gradient, (0, 0) * (gradient.ndim - 2) + (0, len(x.features) - gradient.shape[1]))
-        values = self.request.read(gradient)
+        values = self.request.read(_wider(gradient, len(x.features)))
         return tuple(_folded(v, x).cpu() for v in (values if isinstance(values, tuple) else (values,)))
+
+
+def _added(a: Tensor, b: Tensor) -> Tensor:
+    """The sum of two gradients, which may be of different prefixes."""
+    n = max(a.shape[1], b.shape[1])
+    return _wider(a, n) + _wider(b, n)
+
+
+def _wider(gradient: Tensor, n_features: int) -> Tensor:
+    """The same with zeros for the features that it lacks."""
+    lacking = n_features - gradient.shape[1]
+    return pad(gradient, (0, 0) * (gradient.ndim - 2) + (0, lacking)) if lacking else gradient
 
 
 def by_feature(

@@ -55,24 +55,29 @@ class Backward:
             Parts of the batch's jobs, and what each contributes to its answer.
         """
         self.count(packed)
-        block, n_steps = packed.jobs[0][0].block, packed.inputs.at.shape[1]
+        block, sums = packed.jobs[0][0].block, packed.sums
         inputs = with_leaves(packed)
-        starts = range(0, n_steps, block)
+        starts = range(0, len(sums), block)
         graphs = Graphs(self.adapter, inputs, prepare_graphs(self.adapter), several=len(starts) > 1)
         graph, reading = graphs.whole()
         record(reading.logits, packed)
         cotangents = _cotangents(reading, evaluate(target, reading.logits, packed, kept), packed, target)
         del reading
-        ends = (inputs.at + 1).masked_fill(~packed.real.to(inputs.at.device), 0).amax(0).tolist()
         for start in reversed(starts):
-            steps = range(start, min(start + block, n_steps))
-            if steps.stop < n_steps:
-                graph = graphs.beginning(max(ends[steps.start : steps.stop]))
-            chosen = slice(steps.start, steps.stop)
-            body = graph.body(cotangents[:, chosen], inputs.at[:, chosen])
-            parts = [(_part(job, steps), rows) for job, rows in packed.jobs if steps.start < len(job.steps)]
+            own = sums[start : start + block]
+            asked = torch.zeros_like(packed.real)
+            for rows, which in own:
+                asked[rows, which] = packed.real[rows, which]
+            asked = asked.to(cotangents.device)
+            at = inputs.at.to(asked.device).masked_fill(~asked, 0)
+            if start + block < len(sums):
+                graph = graphs.beginning(int(at.max()) + 1)
+            body = graph.body(cotangents.masked_fill(~asked[..., None], 0), at, own)
+            parts = [
+                (job.of_sums(job.sums[start : start + block]), rows) for job, rows in packed.jobs if start < len(job.sums)
+            ]
             leaves = leaves_of(replace(inputs, decoder=graph.inputs.decoder), packed)
-            yield from self._products(parts, graph, body, len(steps), leaves, [], None, budget)
+            yield from self._products(parts, graph, body, len(own), leaves, [], None, budget)
 
     def at_once(
         self, packed: Packed, target: Target, kept: Mapping[int, Tensor], budget: Budget, record: Record | None
@@ -105,43 +110,43 @@ class Backward:
         graph = Graph(inputs, None, reading.hidden, None)
         leaves = values if taps else leaves_of(inputs, packed)
         sides = [tap.side for tap in taps]
-        body = graph.body(cotangents, inputs.at)
-        yield from self._products(packed.jobs, graph, body, inputs.at.shape[1], leaves, sides, edit, budget)
+        body = graph.body(cotangents, inputs.at, packed.sums)
+        yield from self._products(packed.jobs, graph, body, len(packed.sums), leaves, sides, edit, budget)
 
     def _products(
         self,
         jobs: Sequence[tuple[Job, range]],
         graph: Graph,
         body: Body,
-        n_steps: int,
+        n_sums: int,
         leaves: Sequence[Tensor],
         sides: Sequence[Role],
         edit: Edit | None,
         budget: Budget,
     ) -> Iterator[tuple[Job, Tensor]]:
-        """Products for all steps, some at a time, handed to the requests' own ``combine``."""
+        """Products for all sums, some at a time, handed to the requests' own ``combine``."""
         room = budget.cotangents
-        batched = n_steps > 1 and room >= 2 * graph.hidden.numel() and self._can_batch(edit, graph, body, n_steps, leaves)
-        sums: list[list[Tensor]] = [[] for _ in jobs]
+        batched = n_sums > 1 and room >= 2 * graph.hidden.numel() and self._can_batch(edit, graph, body, n_sums, leaves)
+        found: list[list[Tensor]] = [[] for _ in jobs]
         at = [_taken(leaf.detach(), edit) for leaf in leaves]
         taken = [by_feature(job, rows, at, sides) for job, rows in jobs]
-        for steps, grads in body_gradients(graph, body, n_steps, leaves, room, batched):
-            self.count(len(steps))
-            for (job, rows), parts, values_at in zip(jobs, sums, taken, strict=True):
-                if n := max(0, min(len(steps), len(job.steps) - steps.start)):
+        for some, grads in body_gradients(graph, body, n_sums, leaves, room, batched):
+            self.count(len(some))
+            for (job, rows), parts, values_at in zip(jobs, found, taken, strict=True):
+                if n := max(0, min(len(some), len(job.sums) - some.start)):
                     assert isinstance(job.request, Gradient)
                     gradient = by_feature(job, rows, [g[:n] for g in grads], sides)
                     parts.append(job.request.combine(gradient, values_at, job.variants))
-        for (job, _), parts in zip(jobs, sums, strict=True):
+        for (job, _), parts in zip(jobs, found, strict=True):
             yield job, torch.cat(parts)
 
-    def _can_batch(self, edit: Edit | None, graph: Graph, body: Body, n_steps: int, leaves: Sequence[Tensor]) -> bool:
+    def _can_batch(self, edit: Edit | None, graph: Graph, body: Body, n_sums: int, leaves: Sequence[Tensor]) -> bool:
         """Whether batched products equal single ones on this model under this edit: measured once, at first use."""
         if edit not in self.batched:
             try:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")
-                    a, b = (next(body_gradients(graph, body, min(2, n_steps), leaves, ALL, kind))[1] for kind in (True, False))
+                    a, b = (next(body_gradients(graph, body, min(2, n_sums), leaves, ALL, kind))[1] for kind in (True, False))
                 self.batched[edit] = all(_close(one, other) for one, other in zip(a, b, strict=True))
             except (RuntimeError, NotImplementedError) as error:
                 if is_out_of_memory(error):
@@ -156,12 +161,6 @@ def averaged(passes: int, once: Callable[[int], list[tuple[Job, Tensor]]]) -> li
     for k in range(1, passes):
         found = [(job, total + more) for (job, total), (_, more) in zip(found, once(k), strict=True)]
     return [(job, total / passes) for job, total in found]
-
-
-def _part(job: Job, steps: range) -> Job:
-    """Some of a job's steps, counted from its first."""
-    stop = min(job.steps.start + steps.stop, job.steps.stop)
-    return replace(job, steps=range(job.steps.start + steps.start, stop))
 
 
 def _cotangents(reading: Reading, scores: Tensor, packed: Packed, target: Target) -> Float[Tensor, "row step hidden"]:

@@ -28,16 +28,16 @@ def head_cotangents(
 
 
 def body_gradients(
-    graph: Graph, body: Body, n_steps: int, leaves: Sequence[Tensor], room: int, batched: bool
+    graph: Graph, body: Body, n_sums: int, leaves: Sequence[Tensor], room: int, batched: bool
 ) -> Iterator[tuple[range, tuple[Tensor, ...]]]:
-    """Yield, some steps at a time, the gradients to each leaf: Float["step row position dim"].
+    """Yield, some sums at a time, the gradients to each leaf: Float["sum row position dim"].
 
-    Rows are independent, so one product serves the same step of every row.
+    Rows are independent, so one product serves the same step of every row; and the sum of several.
 
     Args:
         graph: from the leaves to the hidden states.
         body: where products enter it.
-        n_steps: how many steps there are.
+        n_sums: how many products there are, each of a prediction or of the sum of several.
         leaves: embeddings of the encoder, the decoder, or both; or the values of layers.
         room: how many numbers the products taken at a time may hold at the leaves, or at the hidden states.
         batched: whether they go backward as one batch, or one after the other.
@@ -45,16 +45,16 @@ def body_gradients(
     encoded = graph.encoded
     first = leaves if encoded is None else [encoded.leaf, *leaves[1:]]
     size = graph.hidden.numel() if encoded is not None else max(graph.hidden.numel(), sum(leaf.numel() for leaf in leaves))
-    for steps in _some(n_steps, room // size):
-        found = pulled(body.outputs, first, body.seeds(steps, batched), batched)
+    for sums in _some(n_sums, room // size):
+        found = pulled(body.outputs, first, body.seeds(sums, batched), batched)
         if encoded is None:
-            yield steps, found
+            yield sums, found
             continue
-        for part in _some(len(steps), room // leaves[0].numel()):
+        for part in _some(len(sums), room // leaves[0].numel()):
             chosen = slice(part.start, part.stop)
             through = pulled((encoded.output,), leaves[:1], (found[0][chosen],), batched)
             yield (
-                range(steps.start + part.start, steps.start + part.stop),
+                range(sums.start + part.start, sums.start + part.stop),
                 (*through, *(gradient[chosen] for gradient in found[1:])),
             )
 

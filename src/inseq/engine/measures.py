@@ -39,7 +39,7 @@ from inseq.models.edits import dropout
 from inseq.models.hiding import prepare_hiding
 from inseq.models.replays import replaying
 
-StepScores = dict[str, Float[Tensor, " step"]]
+StepScores = dict[str, Float[Tensor, " prediction"]]
 
 
 @dataclass

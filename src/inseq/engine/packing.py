@@ -12,8 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from inseq.engine.placing import Memory, joined, padded, place
-from inseq.engine.requests import Deleted, Gradient, Placed, Request
-from inseq.errors import UnsupportedModelError
+from inseq.engine.requests import Activations, Deleted, Gradient, Placed, Request, Score
+from inseq.errors import ArgumentError, UnsupportedModelError
 from inseq.models.adapter import Inputs
 from inseq.text.example import Example, Role
 
@@ -32,13 +32,16 @@ WHOLE = 2**30
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """A block of steps of some variants of one request.
+    """A block of predictions of some variants of one request.
 
     Attributes:
+        steps: the predictions.
+        sums: for a gradient, which of the example's steps are sums of them; a step is never divided between blocks, except
+            where every prediction is run by itself.
         start: the first feature in which any of the variants differs from the example, where what is before it is taken
             from ``memory``.
         memory: of the example; its own job, which has no ``start``, fills it.
-        block: how many steps share a graph, where there is one graph for each block; 0 where one serves all.
+        block: how many sums share a graph, where there is one graph for each block; 0 where one serves all.
     """
 
     request: Request[Any]
@@ -47,6 +50,29 @@ class Job:
     start: int = 0
     memory: Memory | None = None
     block: int = 0
+    sums: range = range(0)
+
+    @property
+    def parts(self) -> list[range]:
+        """For each of the ``sums``, which of the block's predictions it is the sum of."""
+        if self.example.spans is None:
+            return [range(i, i + 1) for i in range(len(self.sums))]
+        first, n = self.steps.start, len(self.steps)
+        spans = self.example.spans[self.sums.start : self.sums.stop]
+        return [range(max(0, span.start - first), min(n, span.stop - first)) for span in spans]
+
+    def of_sums(self, sums: range) -> Job:
+        """The same for some of the sums."""
+        parts = self.example.parts
+        steps = range(parts[sums[0]].start, parts[sums[-1]].stop) if sums else range(0)
+        return replace(self, sums=sums, steps=steps)
+
+    @property
+    def n_blocks(self) -> int:
+        """How many blocks its sums are divided between."""
+        if len(self.sums) != 1:
+            return 1
+        return len(self.example.parts[self.sums[0]]) // len(self.steps)
 
     @property
     def remembers(self) -> bool:
@@ -74,7 +100,7 @@ class Job:
 
     @property
     def n_decoder(self) -> int:
-        """Decoder positions the block needs: none beyond the prefix of its last step."""
+        """Decoder positions the block needs: none beyond the prefix of its last prediction."""
         return int(self.example.at[self.steps[-1]]) + 1
 
     @property
@@ -83,7 +109,7 @@ class Job:
 
     @property
     def n_features(self) -> int:
-        return self.example.visible[self.steps[-1]]
+        return self.example.n_source + (0 if len(self.example.context) else self.n_decoder)
 
 
 @dataclass(frozen=True)
@@ -130,27 +156,48 @@ def jobs_of(
 
     Gradients are cut into blocks of steps of similar prefix length, so that a block's backward covers its own prefix and
     no more: into jobs with a forward each, or, where graphs over ``beginnings`` can be made from one forward, within a job.
-    A model that is not causal needs a prefix of its own for every step.
+    A model that is not causal needs a prefix of its own for every prediction.
 
     Raises:
-        UnsupportedModelError: if features are deleted for a model that is not causal, which would see the padding.
+        ArgumentError: if something else than the target is asked of steps that are spans.
+        UnsupportedModelError: if features are deleted for a model that is not causal, which would see the padding; and if
+            what becomes of a span's gradient is not the sum of what becomes of each prediction's, which are then run apart.
     """
+    x, variants = request.example, range(len(request.variants))
+    if x.spans is not None and not isinstance(request, Score | Gradient | Activations):
+        raise ArgumentError(
+            "target_spans explains the sum of a target over the tokens of a span, and this method has no target: it looks at "
+            "what the model computes inside for each token by itself. Leave target_spans out and combine the tokens' scores "
+            "afterwards, or use a method that has a target, such as 'saliency' or 'occlusion'."
+        )
     if not causal and isinstance(request.variants, Deleted) and not stepwise:
         raise UnsupportedModelError(
             "This model is not causal: it would read the padding of a row that has become shorter, so that deleting a token "
             "cannot be right. Use removal='replace'."
         )
-    n = len(request.example.steps)
-    variants = range(len(request.variants))
+    n = len(x.at)
+    if not isinstance(request, Gradient):
+        size = n if causal else 1
+        return [Job(request, variants, range(a, min(a + size, n))) for a in range(0, n, size)]
+    parts = x.parts
+    if not causal:
+        if not request.additive and any(len(part) > 1 for part in parts):
+            raise UnsupportedModelError(
+                "Every prediction is run by itself here, since the model is not causal or the target wants to see it so, and "
+                "this method needs the gradient of a whole span before it goes on. Leave target_spans out, or use 'saliency' "
+                "or 'integrated_gradients'."
+            )
+        return [Job(request, variants, range(i, i + 1), sums=range(k, k + 1)) for k, part in enumerate(parts) for i in part]
     if beginnings:
-        return [Job(request, variants, range(n), block=graph_size(request.example, overhead))]
-    size = 1 if not causal else block_size(request.example, overhead) if isinstance(request, Gradient) else n
-    return [Job(request, variants, range(a, min(a + size, n))) for a in range(0, n, size)]
+        return [Job(request, variants, range(n), sums=range(len(parts)), block=graph_size(x, overhead))]
+    size = block_size(x, overhead)
+    blocks = [range(a, min(a + size, len(parts))) for a in range(0, len(parts), size)]
+    return [Job(request, variants, range(parts[s[0]].start, parts[s[-1]].stop), sums=s) for s in blocks]
 
 
 def block_size(x: Example, overhead: int) -> int:
     """The block size of least work: one forward and one backward a step, each over the block's longest prefix."""
-    lengths = (x.at + 1 + x.n_source).tolist()
+    lengths = [int(x.at[part.stop - 1]) + 1 + x.n_source for part in x.parts]
     n = len(lengths)
 
     def work(size: int) -> int:
@@ -165,7 +212,7 @@ def graph_size(x: Example, overhead: int) -> int:
 
     Few sizes, so that examples of different lengths share batches.
     """
-    lengths = (x.at + 1).tolist()
+    lengths = [int(x.at[part.stop - 1]) + 1 for part in x.parts]
     n = len(lengths)
 
     def work(size: int) -> float:
@@ -243,6 +290,19 @@ class Packed:
         return padded(parts)
 
     @property
+    def sums(self) -> list[tuple[Tensor, Tensor | int]]:
+        """For each product, in which rows it starts at which predictions: as many pairs as there are."""
+        if all(job.example.spans is None for job, _ in self.jobs):
+            every = torch.arange(len(self.ids), device=self.ids.device)
+            return [(every, step) for step in range(self.ids.shape[1])]
+        pairs: list[list[Tensor]] = [[] for _ in range(max(len(job.sums) for job, _ in self.jobs))]
+        for job, rows in self.jobs:
+            for of_sum, part in zip(pairs, job.parts, strict=False):
+                of_sum.append(torch.cartesian_prod(torch.tensor(rows), torch.tensor(part)))
+        joined_pairs = [torch.cat(of_sum).to(self.ids.device) for of_sum in pairs]
+        return [(pair[:, 0], pair[:, 1]) for pair in joined_pairs]
+
+    @property
     def tokens(self) -> int:
         source = self.inputs.source
         return self.inputs.decoder.shape[:2].numel() + (0 if source is None else source.shape[:2].numel())
@@ -251,7 +311,7 @@ class Packed:
 def pack(jobs: Sequence[Job]) -> Packed:
     """Make the rows of a batch and pad them on the right."""
     rows = [place(job.request, job.variants, job.steps, job.n_decoder, job.start, job.memory) for job in jobs]
-    ids = [job.example.step_ids[job.steps.start : job.steps.stop].expand(job.rows, -1) for job in jobs]
+    ids = [job.example.written_ids[job.steps.start : job.steps.stop].expand(job.rows, -1) for job in jobs]
     ends = accumulate(job.rows for job in jobs)
     placed = tuple((job, range(end - job.rows, end)) for job, end in zip(jobs, ends, strict=True))
     real = padded([torch.ones_like(each, dtype=torch.bool) for each in ids])

@@ -28,7 +28,7 @@ def reusing(request: Request[Any], budget: Budget) -> tuple[Job, list[Job]] | No
     firsts = variants.changed_from[1:].flip(0).cummin(0).values.flip(0).tolist()
     if not firsts or firsts[-1] < max(1, x.n_source):
         return None
-    every = range(len(x.steps))
+    every = range(len(x.at))
     whole = Job(request, range(len(variants)), every)
     memory = Memory()
     first = Job(request, range(1), every, memory=memory)
@@ -59,7 +59,7 @@ def _cheapest_jobs(request: Request[Any], firsts: Sequence[int], memory: Memory,
 def _job(request: Request[Any], variants: range, start: int, memory: Memory) -> Job:
     x = request.example
     unchanged = int((x.at < start - x.n_source).sum())
-    return Job(request, variants, range(unchanged, len(x.steps)), start, memory if start else None)
+    return Job(request, variants, range(unchanged, len(x.at)), start, memory if start else None)
 
 
 def _work(jobs: Sequence[Job], budget: Budget) -> int:

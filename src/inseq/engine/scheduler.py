@@ -68,7 +68,7 @@ class Engine:
             progress: whether a bar is shown.
 
         Returns:
-            For each plan what its method returned, and the recorded step scores.
+            For each plan what its method returned, and the recorded step scores, of every prediction.
         """
         functions = {name: Target.of(function) for name, function in (step_functions or {}).items()}
         shared = {name: f for name, f in functions.items() if not (f.stepwise or f.passes)}
@@ -133,10 +133,10 @@ class Engine:
 
     def _record_alone(self, name: str, function: Target, examples: Sequence[Example], run: Run) -> None:
         """Record a step function that needs forwards of its own."""
-        requests = [Score(x) for x in examples]
-        answers = self._answer(requests, replace(run, target=function, recorded={}, attributing=False))
-        for request in requests:
-            run.step_scores[id(request.example)][name] = answers[id(request)][0]
+        requests = {id(x): Score(x.apart()) for x in examples}
+        answers = self._answer(list(requests.values()), replace(run, target=function, recorded={}, attributing=False))
+        for key, request in requests.items():
+            run.step_scores[key][name] = answers[id(request)][0]
 
     def _answer(self, requests: Sequence[Request[Any]], run: Run) -> dict[int, Any]:
         """Answer all requests, kind by kind, in batches of similar length."""
@@ -181,7 +181,7 @@ class Engine:
         for batch in batches(jobs, lambda: self._room(jobs[0].request, apart), vocabulary, self._in_one(apart)):
             self._added = []
             if not self._fits(batch, answers, run):
-                self._run_jobs([rest for job in batch if (rest := _rest(job, self._added)).steps], answers, run)
+                self._run_jobs([rest for job in batch if (rest := _rest(job, self._added)) is not None], answers, run)
 
     def _room(self, request: Request[Any], apart: Target | None) -> Budget:
         """What a forward may hold.
@@ -218,11 +218,14 @@ class Engine:
             run.bar.update(job.rows * len(job.steps))
 
 
-def _rest(job: Job, added: Sequence[Job]) -> Job:
-    """What is left of a job whose parts are answered from its last step on."""
-    own = [part.steps.start for part in added if part.request is job.request and part.variants == job.variants]
-    return replace(job, steps=range(job.steps.start, min([job.steps.stop, *own])))
+def _rest(job: Job, added: Sequence[Job]) -> Job | None:
+    """What is left of a job, whose parts are answered from its last on."""
+    own = [part for part in added if part is job or (part.request is job.request and part.variants == job.variants)]
+    if not job.block:
+        return None if any(part is job for part in own) else job
+    rest = range(job.sums.start, min([job.sums.stop, *(part.sums.start for part in own)]))
+    return job.of_sums(rest) if rest else None
 
 
 def _unrecorded(x: Example, functions: Mapping[str, Target]) -> StepScores:
-    return {name: torch.full((len(x.steps),), torch.nan) for name in functions}
+    return {name: torch.full((len(x.at),), torch.nan) for name in functions}

@@ -72,7 +72,8 @@ async def smooth_grad(
         found = {"mean": mean, "square": square, "variance": (square - mean**2).clamp_min(0)}[statistic]
         return found.to(torch.promote_types(x.embeds.dtype, torch.float32))
 
-    return Attribution((await Gradient(x, Points(n_samples, points), combine, read)).transpose(0, 1))
+    found = await Gradient(x, Points(n_samples, points), combine, read, additive=statistic == "mean")
+    return Attribution(found.transpose(0, 1))
 
 
 def draw(like: Float[Tensor, "feature dim"], seed: int, sample: int) -> tuple[float, Float[Tensor, "feature dim"]]:

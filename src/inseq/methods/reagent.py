@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from inseq.engine.requests import Prediction, Rewritten, Score, Target, gather
+from inseq.engine.requests import Original, Prediction, Rewritten, Score, Target, Variants, gather
 from inseq.errors import ArgumentError
 from inseq.methods._method import Attribution, method
 from inseq.methods._options import at_least, one_of
@@ -68,14 +68,14 @@ async def reagent(
     draws = draw_probes(n_runs, max_probes, len(x.features), replace_ratio, seed)
     candidates = await _candidates(x, draws, replacements)
     removable = ~kept(x, include_eos=True).cpu()
-    probability = (await Score(x, target=PROBABILITY))[0]
+    probability = await _probability(x, Original())
     state = draws.start[:, :, None].expand(-1, -1, len(x.steps)).to(probability).clone()
     running = torch.ones(n_runs, len(x.steps), dtype=torch.bool)
     for probe in range(max_probes):
         runs = running.any(1).nonzero()[:, 0]
         replaced = draws.replaced[runs, probe] & removable
         variants = Rewritten(_chosen(candidates, draws.choice[runs, probe]), replaced)
-        falls = probability - await Score(x, variants, target=PROBABILITY)
+        falls = probability - await _probability(x, variants)
         evidence = 2 * falls.clamp(-LARGEST_CHANGE, LARGEST_CHANGE).atanh()
         signs = torch.where(replaced, 1.0, -1.0).to(evidence)
         state[runs] += (signs[:, :, None] * evidence[:, None]) * running[runs, None]
@@ -133,7 +133,7 @@ async def _candidates(x: Example, draws: Draws, replacements: Replacements) -> I
     first = x.n_source + 1
     if replacements == "model" and len(x.features) > first:
         positions = torch.arange(len(x.features) - first, device=x.at.device)
-        every = replace(x, steps=x.features[first:], step_ids=x.ids[first:], at=positions)
+        every = replace(x, written=x.features[first:], written_ids=x.ids[first:], at=positions, spans=None)
 
         def drawn(p: Prediction) -> Float[Tensor, "n candidate"]:
             cumulated = p.logits.cpu().double().softmax(-1).cumsum(-1)
@@ -166,12 +166,17 @@ async def _sufficient(
         importance = state[runs, :, step].masked_fill(~open_to, -torch.inf)
         others = open_to.expand(len(runs), -1).clone()
         others.scatter_(1, importance.topk(min(keep_top_n, len(x.features)), dim=1).indices, False)
-        one = x.at_steps([step])
+        one = x.at_steps([step]).apart()
         requests.append(Score(one, Rewritten(ids[runs], others), target=RANK))
     found = torch.zeros_like(running)
     for step, ranks in zip(asked, await gather(*requests), strict=True):
-        found[running[:, step], step] = ranks[:, 0] <= top_k
+        found[running[:, step], step] = ranks.amax(1) <= top_k
     return found
+
+
+async def _probability(x: Example, variants: Variants) -> Float[Tensor, "variant step"]:
+    """That of the written token, or of all tokens of a span."""
+    return x.by_step(await Score(x.apart(), variants, target=PROBABILITY), 1, torch.prod)
 
 
 def written_probability(p: Prediction) -> Float[Tensor, " n"]:

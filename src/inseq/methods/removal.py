@@ -45,7 +45,7 @@ def without(
 
 def _check_something_left(x: Example, gone: Bool[Tensor, "variant feature"], removal: str) -> None:
     for role, side in x.sides:
-        read = gone[:, side.start : min(side.stop, min(x.visible))]
+        read = gone[:, side.start : min(side.stop, min(x.apart().visible))]
         if read.all(1).any():
             where = "of the source" if role == "source" else f"before {x.steps[0].token!r}"
             raise ArgumentError(

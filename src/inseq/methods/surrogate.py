@@ -124,15 +124,16 @@ async def context_cite(
     held = find_sources(x, sources)
     kept = draw_sources(n_samples, len(held), seed, some=removal != "replace")
     removed = (~kept).float() @ held.float() > 0
-    odds = await Score(x, without(x, removed, removal=removal, baseline=baseline), target=Target(log_odds, contrast="none"))
-    together = joint_log_odds(odds) / odds.shape[1]
-    y = torch.cat([odds, together[:, None]], 1).double()
+    variants = without(x, removed, removal=removal, baseline=baseline)
+    odds = await Score(x.apart(), variants, target=Target(log_odds, contrast="none"))
+    lengths = torch.tensor([*map(len, x.parts), len(x.at)])
+    y = torch.cat([x.by_step(odds, 1, joint_log_odds), joint_log_odds(odds)[:, None]], 1).double() / lengths
     n_held_out = len(kept) - n_samples
     weights = lasso(kept[n_held_out:].double(), y[n_held_out:], alpha)
     spread = held.double() / held.sum(1, keepdim=True)
-    scores = (spread.T @ weights).to(odds)
+    scores = (spread.T @ weights * lengths).to(odds)
     fit = rank_correlation(kept[:n_held_out].double() @ weights, y[:n_held_out])[:-1]
-    return Attribution(scores[:, :-1], {"fit": fit.to(odds)}, {"response": scores[:, -1:] * odds.shape[1]})
+    return Attribution(scores[:, :-1], {"fit": fit.to(odds)}, {"response": scores[:, -1:]})
 
 
 def log_odds(p: Prediction) -> Float[Tensor, " n"]:
@@ -142,9 +143,9 @@ def log_odds(p: Prediction) -> Float[Tensor, " n"]:
     return (written[:, 0] - others).clamp(-LARGEST_ODDS, LARGEST_ODDS)
 
 
-def joint_log_odds(odds: Float[Tensor, "sample step"]) -> Float[Tensor, " sample"]:
-    """The log-odds of all tokens together, from those of each."""
-    log_p = logsigmoid(odds.double()).sum(1).clamp_max(-torch.finfo(torch.float64).tiny)
+def joint_log_odds(odds: Float[Tensor, "..."], dim: int = 1) -> Float[Tensor, "..."]:
+    """The log-odds of all tokens together, from those of each along an axis."""
+    log_p = logsigmoid(odds.double()).sum(dim).clamp_max(-torch.finfo(torch.float64).tiny)
     return (log_p - (-torch.expm1(log_p)).log()).to(odds)
 
 

@@ -256,6 +256,7 @@ class Adapter(ABC):
         *,
         attribute_target: bool = False,
         granular: bool = True,
+        spans: Sequence[tuple[int, int]] | None = None,
     ) -> Example:
         """Build the example of one input.
 
@@ -266,7 +267,9 @@ class Adapter(ABC):
             steps: indices in ``target`` of the tokens to explain, ascending.
             attribute_target: whether the decoder's tokens receive scores beside an encoder's.
             granular: see :class:`~inseq.text.example.Example`.
+            spans: half-open spans of these tokens that are explained at once, all in ``steps``.
         """
+        at = list(steps)
         roles: list[Role] = ["source"] * len(source)
         read = target[: max(steps)]
         sources = self.encoder.tokens(source, roles)
@@ -280,15 +283,16 @@ class Adapter(ABC):
             embeds, context = (torch.cat([encoded, decoder]), context) if scored else (encoded, decoder)
         return Example(
             features=sources + (targets[: len(read)] if scored else ()),
-            steps=tuple(targets[i] for i in steps),
+            written=tuple(targets[i] for i in steps),
             embeds=embeds,
-            step_ids=torch.tensor([target[i] for i in steps], device=decoder.device),
+            written_ids=torch.tensor([target[i] for i in steps], device=decoder.device),
             at=torch.tensor([i - 1 for i in steps], device=decoder.device),
             n_source=len(source),
             context=context,
             vocabulary=self,
             granular=granular,
             decoder_ids=torch.tensor(read, device=decoder.device),
+            spans=None if spans is None else tuple(range(at.index(i), at.index(j - 1) + 1) for i, j in spans),
         )
 
     def embed(self, ids: Int[Tensor, " n"], role: Role) -> Float[Tensor, "n dim"]:

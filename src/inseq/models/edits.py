@@ -24,6 +24,7 @@ AttentionFunction = Callable[..., tuple[Tensor, Tensor | None]]
 _NAME = "inseq"
 _adding = RLock()
 _drawing = RLock()
+_stances: list[Any] = []
 _locks: WeakKeyDictionary[nn.Module, Any] = WeakKeyDictionary()
 _function: ContextVar[AttentionFunction | None] = ContextVar("attention function", default=None)
 
@@ -33,10 +34,28 @@ def guest(model: nn.Module) -> Iterator[None]:
     """Put a model in evaluation mode with frozen weights, and give it back with its own flags.
 
     One thread at a time has the model. Meanwhile bitsandbytes does not say at every layer that it casts to float16, as an
-    8-bit model always does.
+    8-bit model always does, and what was compiled runs as it was written: each hook would compile it again.
     """
-    with _lock_of(model):
+    with _lock_of(model), uncompiled():
         yield from _visit(model)
+
+
+@contextmanager
+def uncompiled() -> Iterator[None]:
+    """Let nothing run compiled; where several threads ask for it, until the last is done."""
+    if "torch._dynamo" not in sys.modules:
+        yield
+        return
+    with _adding:
+        _stances.append(torch.compiler.set_stance("force_eager") if not _stances else None)
+    try:
+        yield
+    finally:
+        with _adding:
+            first = _stances[0]
+            _stances.pop()
+            if not _stances:
+                first.__exit__(None, None, None)
 
 
 def _lock_of(model: nn.Module) -> Any:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from inseq.models.adapter import Adapter, Inputs, Reading
 from inseq.models.edits import guest
 from inseq.models.fused import Tape, fused
-from inseq.models.products import Body, pulled, whole_body
+from inseq.models.products import Body, Sums, pulled, whole_body
 from inseq.models.shortcut import LastLayer, body_below, last_layer_cut
 
 Way = Literal["cut", "fused", "plain"]
@@ -51,11 +51,12 @@ class Graph:
     hidden: Float[Tensor, "row decoder hidden"]
     last: LastLayer | None
 
-    def body(self, cotangents: Float[Tensor, "row step hidden"], at: Int[Tensor, "row step"]) -> Body:
+    def body(self, cotangents: Float[Tensor, "row prediction hidden"], at: Int[Tensor, "row prediction"], sums: Sums) -> Body:
         """Products that enter where the scores' gradients are ``cotangents``."""
+        at = at.to(self.hidden.device)
         if self.last is None:
-            return whole_body(self.hidden, cotangents, at)
-        return body_below(self.last, self.hidden, cotangents, at)
+            return whole_body(self.hidden, cotangents, at, sums)
+        return body_below(self.last, self.hidden, cotangents, at, sums)
 
 
 class Graphs:
@@ -175,7 +176,7 @@ def _gradients(graphs: Graphs, cotangents: Tensor) -> list[Tensor]:
     at, found = whole.inputs.at, []
     for step, graph in ((1, whole), (0, graphs.beginning(5) if graphs.way != "plain" else whole)):
         chosen = slice(step, step + 1)
-        body = graph.body(cotangents[:, chosen], at[:, chosen])
+        body = graph.body(cotangents[:, chosen], at[:, chosen], [(torch.arange(len(at)), 0)])
         source, encoded = graphs.inputs.source, graph.encoded
         first = [] if source is None else [source if encoded is None else encoded.leaf]
         *side, decoder = pulled(body.outputs, [*first, graph.inputs.decoder], body.seeds(range(1), False), False)

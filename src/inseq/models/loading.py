@@ -57,7 +57,8 @@ def load_adapter(
     elif isinstance(model, nn.Module) and hasattr(model, "config"):
         if model_kwargs or dtype is not None:
             raise ArgumentError("model_kwargs and dtype are for models loaded by name: this model is loaded already.")
-        loaded = model if device is None else model.to(_checked_device(device))
+        loaded = getattr(model, "_orig_mod", model)
+        loaded = loaded if device is None else loaded.to(_checked_device(device))
     else:
         raise ArgumentError(
             f"model must be a hub name, a directory or a loaded transformers model, got {type(model).__name__}."

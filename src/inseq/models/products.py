@@ -9,14 +9,17 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+Sums = Sequence[tuple[Tensor, Tensor | int]]
+"""What each product is of: the gradients of some rows' predictions, Int["pair"] and Int["pair"], or one of every row."""
+
 
 @dataclass(frozen=True, eq=False)
 class Body:
-    """What products go through: where they enter, and what enters for a range of steps.
+    """What products go through: where they enter, and what enters for a range of them.
 
     Attributes:
         outputs: tensors of the graph.
-        seeds: for some steps the gradients at the outputs, each with the steps in front.
+        seeds: for some products the gradients at the outputs, each with the products in front.
     """
 
     outputs: tuple[Tensor, ...]
@@ -25,17 +28,16 @@ class Body:
 
 def whole_body(
     hidden: Float[Tensor, "row decoder hidden"],
-    cotangents: Float[Tensor, "row step hidden"],
-    at: Int[Tensor, "row step"],
+    cotangents: Float[Tensor, "row prediction hidden"],
+    at: Int[Tensor, "row prediction"],
+    sums: Sums,
 ) -> Body:
     """Products enter at the hidden states ``at``, where the scores' gradients are ``cotangents``."""
-    rows = torch.arange(len(at), device=hidden.device)
-    at = at.to(hidden.device)
 
-    def seeds(steps: range, batched: bool) -> tuple[Tensor, ...]:
-        found = hidden.new_zeros(len(steps), *hidden.shape)
-        for k, step in enumerate(steps):
-            found[k, rows, at[:, step]] = cotangents[:, step].to(hidden)
+    def seeds(products: range, batched: bool) -> tuple[Tensor, ...]:
+        found = hidden.new_zeros(len(products), *hidden.shape)
+        for k, (rows, which) in enumerate(sums[products.start : products.stop]):
+            found[k, rows, at[rows, which]] = cotangents[rows, which].to(hidden)
         return (found,)
 
     return Body((hidden,), seeds)

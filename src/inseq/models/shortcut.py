@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_map
 from inseq.models.adapter import Adapter, Site
 from inseq.models.edits import attention_function
 from inseq.models.fused import Tape, attended, scaling_of
-from inseq.models.products import Body, pulled
+from inseq.models.products import Body, Sums, pulled
 from inseq.models.replays import layers_of, stream_of
 
 
@@ -96,57 +96,52 @@ def last_layer_cut(adapter: Adapter, tape: Tape | None = None) -> Iterator[LastL
 def body_below(
     last: LastLayer,
     hidden: Float[Tensor, "row decoder hidden"],
-    cotangents: Float[Tensor, "row step hidden"],
-    at: Int[Tensor, "row step"],
+    cotangents: Float[Tensor, "row prediction hidden"],
+    at: Int[Tensor, "row prediction"],
+    sums: Sums,
 ) -> Body:
-    """Products enter below the last layer, whose own part serves all steps at once but for its keys and values."""
+    """Products enter below the last layer, whose own part serves all at once but for its keys and values."""
     assert last.before is not None
     assert last.stream is not None
     leaf = last.stream
-    rows = torch.arange(len(at), device=hidden.device)[:, None]
-    at = at.to(hidden.device)
-    seed = torch.zeros_like(hidden).index_put_((rows, at), cotangents.to(hidden), accumulate=True)
+    every = torch.arange(len(at), device=hidden.device)[:, None]
+    seed = torch.zeros_like(hidden).index_put_((every, at), cotangents.to(hidden), accumulate=True)
     direct, *given = torch.autograd.grad(
-        hidden, (last.stream, *(a.output for a in last.attentions)), seed, retain_graph=True, materialize_grads=True
+        hidden, (leaf, *(a.output for a in last.attentions)), seed, retain_graph=True, materialize_grads=True
     )
-    direct = direct[rows, at]
-    read = [_Read.of(attention, gradient[rows, at], at) for attention, gradient in zip(last.attentions, given, strict=True)]
+    direct = direct[every, at]
+    read = [_Read.of(attention, gradient[every, at], at) for attention, gradient in zip(last.attentions, given, strict=True)]
     own = [r for r in read if r.attention.site == "decoder"]
     cross = [r for r in read if r.attention.site == "cross"]
-    below = tuple(t for r in cross for t in (r.attention.key, r.attention.value) if t.requires_grad)
+    crossed = tuple(t for r in cross for t in (r.attention.key, r.attention.value) if t.requires_grad)
     streamed = last.before.requires_grad
 
-    def seeds(steps: range, batched: bool) -> tuple[Tensor, ...]:
-        crossed = tuple(
-            gradient
-            for r in cross
-            for t, gradient in zip((r.attention.key, r.attention.value), r.gradients(steps), strict=True)
-            if t.requires_grad
-        )
+    def seeds(products: range, batched: bool) -> tuple[Tensor, ...]:
+        chosen = sums[products.start : products.stop]
+        through = tuple(t for r in cross for t in r.gradients(chosen)) if crossed else ()
         if not streamed:
-            return crossed
+            return through
         ends = tuple(t for r in own for t in (r.attention.key, r.attention.value))
-        starts = tuple(gradient for r in own for gradient in r.gradients(steps))
-        (stream,) = pulled(ends, (leaf,), starts, batched)
-        for k, step in enumerate(steps):
-            stream[k, rows[:, 0], at[:, step]] += direct[:, step]
-        return (stream, *crossed)
+        (stream,) = pulled(ends, (leaf,), tuple(t for r in own for t in r.gradients(chosen)), batched)
+        for k, (rows, which) in enumerate(chosen):
+            stream[k, rows, at[rows, which]] += direct[rows, which]
+        return (stream, *through)
 
-    return Body((last.before, *below) if streamed else below, seeds)
+    return Body((last.before, *crossed) if streamed else crossed, seeds)
 
 
 @dataclass(frozen=True, eq=False)
 class _Read:
-    """An attention of the last layer at the positions that are explained."""
+    """An attention of the last layer at the positions whose predictions are explained."""
 
     attention: Attention
-    slope: Float[Tensor, "row head step key"]
-    weights: Float[Tensor, "row head step key"]
-    query: Float[Tensor, "row head step width"]
-    given: Float[Tensor, "row head step width"]
+    slope: Float[Tensor, "row head prediction key"]
+    weights: Float[Tensor, "row head prediction key"]
+    query: Float[Tensor, "row head prediction width"]
+    given: Float[Tensor, "row head prediction width"]
 
     @classmethod
-    def of(cls, a: Attention, given: Float[Tensor, "row step head width"], at: Int[Tensor, "row step"]) -> _Read:
+    def of(cls, a: Attention, given: Float[Tensor, "row prediction head width"], at: Int[Tensor, "row prediction"]) -> _Read:
         index = at[:, None, :, None]
         weights = a.weights.gather(2, index.expand(-1, a.weights.shape[1], -1, a.weights.shape[3]))
         query = a.query.gather(2, index.expand(-1, a.query.shape[1], -1, a.query.shape[3]))
@@ -156,13 +151,28 @@ class _Read:
         slope = weights * (products - (products * weights).sum(-1, keepdim=True)) * a.scaling
         return cls(a, slope, weights, query, given)
 
-    def gradients(self, steps: range) -> tuple[Tensor, Tensor]:
-        """Of keys and values: Float["step row group key width"]."""
-        chosen = slice(steps.start, steps.stop)
-        pairs = ((self.slope, self.query), (self.weights, self.given))
-        key, value = (torch.einsum("rhsk,rhsw->srhkw", a[:, :, chosen], b[:, :, chosen]) for a, b in pairs)
+    def gradients(self, sums: Sums) -> tuple[Tensor, Tensor]:
+        """Of keys and values: Float["product row group key width"]."""
+        key, value = (
+            torch.stack([_outer(a, b, *pairs) for pairs in sums])
+            for a, b in ((self.slope, self.query), (self.weights, self.given))
+        )
         groups = self.attention.key.shape[1]
         size = key.shape[2] // groups
         if size > 1:
             key, value = (t.view(*t.shape[:2], groups, size, *t.shape[3:]).sum(3) for t in (key, value))
         return key, value
+
+
+def _outer(
+    a: Float[Tensor, "row head prediction key"],
+    b: Float[Tensor, "row head prediction width"],
+    rows: Tensor,
+    which: Tensor | int,
+) -> Float[Tensor, "row head key width"]:
+    """The sum of outer products over the chosen predictions."""
+    if isinstance(which, int):
+        return a[:, :, which, :, None] * b[:, :, which, None]
+    mask = a.new_zeros(len(a), a.shape[2])
+    mask[rows, which] = 1
+    return (a * mask[:, None, :, None]).transpose(-1, -2) @ b

@@ -26,7 +26,10 @@ class Table:
 
     @property
     def device(self) -> torch.device:
-        return self.weight.device
+        """Where it computes; the weights themselves may wait elsewhere, where accelerate offloads them."""
+        hook = getattr(self.module, "_hf_hook", None)
+        offloaded = self.weight.is_meta and getattr(hook, "execution_device", None) is not None
+        return torch.device(hook.execution_device) if offloaded else self.weight.device  # type: ignore[union-attr]
 
     def embed(self, ids: Tensor) -> Tensor:
         with torch.inference_mode(False), torch.no_grad():

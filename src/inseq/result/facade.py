@@ -89,7 +89,7 @@ def scores_dicts(output: FeatureAttributionSequenceOutput) -> dict[str, dict[tup
     """Return the scores of an aggregated output by token."""
     if output.axes:
         raise ArgumentError(f"Scores still have the axes {output.axes}; leave do_aggregation on, or aggregate first.")
-    columns = list(enumerate(output.generated, output.attr_pos_start))
+    columns = [(start, token) for (start, _), token in zip(output.positions, output.generated, strict=True)]
     by_step: dict[tuple[int, str], dict[Any, float]] = {
         (position, token.token): {name: float(values[i]) for name, values in output.step_scores.items()}
         for i, (position, token) in enumerate(columns)

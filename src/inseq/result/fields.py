@@ -49,9 +49,9 @@ class Field:
             f"got {got if len(got) < 60 else got[:57] + '...'}."
         )
 
-    def record(self, *keys: str) -> dict[str, Field]:
-        """An object with exactly these keys."""
-        if not isinstance(self.value, dict) or self.value.keys() != set(keys):
+    def record(self, *keys: str, also: tuple[str, ...] = ()) -> dict[str, Field]:
+        """An object with exactly these keys, and no others than those that may be there ``also``."""
+        if not isinstance(self.value, dict) or self.value.keys() - set(also) != set(keys):
             self.fail(f"an object with the keys {', '.join(keys)}")
         return {key: Field(value, f"{self.path}.{key}".lstrip(".")) for key, value in self.value.items()}
 

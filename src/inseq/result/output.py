@@ -15,7 +15,10 @@ from inseq.errors import ArgumentError
 from inseq.result import aggregate as aggregation
 from inseq.result import facade, store
 from inseq.result.aggregate import Names, SelectIdx
-from inseq.text.example import Token
+from inseq.text.example import Token, joined
+
+OF_EACH = ("input_texts", "generated_texts", "contrast", "target_spans")
+"""Facts of a call that have an entry for each text."""
 
 SAME_CALL = ("attribution_method", "attributed_fn", "model_name")
 
@@ -38,6 +41,7 @@ class FeatureAttributionSequenceOutput:
         sequence_scores: other matrices of the call, such as ``"encoder_self_attentions"``, with the same trailing axes.
         attr_pos_start: index in ``target`` of the first explained token.
         attr_pos_end: index in ``target`` after the last one.
+        spans: for each step the half-open span of ``target`` that it explains at once; none where each is a single token.
         axes: names of the trailing axes, beyond feature and step.
         reduce_by: default function for each trailing axis, the last axis first.
         normalize: whether the default aggregation makes the magnitudes of each step sum to 1.
@@ -58,6 +62,7 @@ class FeatureAttributionSequenceOutput:
     sequence_scores: dict[str, Float[Tensor, "row column *extra"]] = field(default_factory=dict)
     attr_pos_start: int
     attr_pos_end: int
+    spans: tuple[tuple[int, int], ...] = ()
     axes: tuple[str, ...] = ()
     reduce_by: tuple[str, ...] = ()
     normalize: bool = False
@@ -72,7 +77,12 @@ class FeatureAttributionSequenceOutput:
                 f"Got positions {self.attr_pos_start} to {self.attr_pos_end} for {len(self.target)} target tokens; "
                 "expected 0 <= attr_pos_start <= attr_pos_end <= len(target)."
             )
-        steps = self.attr_pos_end - self.attr_pos_start
+        if any(not self.attr_pos_start <= start < end <= self.attr_pos_end for start, end in self.spans):
+            raise ArgumentError(
+                f"Got spans {list(self.spans)}; expected half-open (start, end) pairs from {self.attr_pos_start} to "
+                f"{self.attr_pos_end}."
+            )
+        steps = len(self.positions)
         _expect("source_attributions", self.source_attributions, (len(self.source), steps), len(self.axes))
         _expect("target_attributions", self.target_attributions, (self.attr_pos_end, steps), len(self.axes))
         for name, scores in {**self.step_scores, **self.diagnostics}.items():
@@ -81,9 +91,10 @@ class FeatureAttributionSequenceOutput:
             _expect(name, scores, (*scores.shape[:2], -1, -1)[:2], len(self.axes))
 
     def __repr__(self) -> str:
+        spans = f" in {len(self.spans)} spans" if self.spans else ""
         return (
             f"{type(self).__name__}({len(self.source)} source tokens, {len(self.target)} target tokens, "
-            f"explained {self.attr_pos_start}:{self.attr_pos_end}, axes {('feature', 'step', *self.axes)})"
+            f"explained {self.attr_pos_start}:{self.attr_pos_end}{spans}, axes {('feature', 'step', *self.axes)})"
         )
 
     def __eq__(self, other: object) -> bool:
@@ -95,9 +106,14 @@ class FeatureAttributionSequenceOutput:
     __hash__ = None  # type: ignore[assignment]
 
     @property
+    def positions(self) -> list[tuple[int, int]]:
+        """For each step what it explains: a half-open span of ``target``."""
+        return list(self.spans) or [(i, i + 1) for i in range(self.attr_pos_start, self.attr_pos_end)]
+
+    @property
     def generated(self) -> list[Token]:
-        """The tokens that are explained: the very objects in ``target``."""
-        return self.target[self.attr_pos_start : self.attr_pos_end]
+        """The tokens that are explained: the very objects in ``target``, or one for each span of several."""
+        return [joined(self.target[start:end]) for start, end in self.positions]
 
     def copy(self) -> FeatureAttributionSequenceOutput:
         """Return an output with tokens and dictionaries of its own. Tensors are shared."""
@@ -321,7 +337,7 @@ def merge_attributions(attributions: list[FeatureAttributionOutput]) -> FeatureA
 
 def _merged_info(infos: list[dict[str, Any]]) -> dict[str, Any]:
     merged = {key: value for key, value in infos[0].items() if all(_agree(info.get(key), value) for info in infos)}
-    for key in ("input_texts", "generated_texts", "contrast"):
+    for key in OF_EACH:
         lists = [info[key] for info in infos if isinstance(info.get(key), list)]
         if len(lists) == len(infos):
             merged[key] = [text for texts in lists for text in texts]

@@ -83,6 +83,7 @@ def _document(output: FeatureAttributionOutput) -> dict[str, Any]:
 
 def _packed(sequence: FeatureAttributionSequenceOutput) -> dict[str, Any]:
     packed: dict[str, Any] = {name: getattr(sequence, name) for name in (*POSITIONS, *FLAGS)}
+    packed |= {"spans": [list(span) for span in sequence.spans]} if sequence.spans else {}
     packed |= {name: list(getattr(sequence, name)) for name in TEXTS}
     packed |= {name: [_token_fields(token) for token in getattr(sequence, name)] for name in TOKENS}
     packed |= {name: _packed_tensor(name, getattr(sequence, name)) for name in TENSORS}
@@ -182,11 +183,12 @@ def _check_version(document: Field) -> None:
 def _sequence(field: Field) -> FeatureAttributionSequenceOutput:
     from inseq.result.output import FeatureAttributionSequenceOutput
 
-    parts = field.record(*SEQUENCE)
+    parts = field.record(*SEQUENCE, also=("spans",))
     values: dict[str, Any] = {name: [_token(item) for item in parts[name].items()] for name in TOKENS}
     values |= {name: None if parts[name].value is None else _scores(parts[name]) for name in TENSORS}
     values |= {name: {key: item.tensor() for key, item in parts[name].mapping()} for name in TENSOR_MAPS}
     values |= {name: parts[name].integer(0) for name in POSITIONS}
+    values["spans"] = tuple(_span(item) for item in parts["spans"].items()) if "spans" in parts else ()
     values |= {name: tuple(item.text() for item in parts[name].items()) for name in TEXTS}
     values |= {name: parts[name].boolean() for name in FLAGS}
     values["info"] = {key: item.value for key, item in parts["info"].mapping()}
@@ -201,6 +203,13 @@ def _scores(field: Field) -> Tensor:
     if not values.is_floating_point():
         field.record("dtype", "shape", "data")["dtype"].fail("a floating-point dtype")
     return values
+
+
+def _span(field: Field) -> tuple[int, int]:
+    ends = [item.integer(0) for item in field.items()]
+    if len(ends) != 2:
+        field.fail("a pair of positions")
+    return ends[0], ends[1]
 
 
 def _token(field: Field) -> Token:

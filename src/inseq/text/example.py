@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
@@ -59,6 +60,14 @@ class Token:
         return twin
 
 
+def joined(tokens: Sequence[Token]) -> Token:
+    """One token of several, with what each shows; a single one is itself."""
+    if len(tokens) == 1:
+        return tokens[0]
+    text = "".join(token.shown for token in tokens)
+    return Token("".join(map(str, tokens)), -1, tokens[-1].role, text, all(token.special for token in tokens))
+
+
 @runtime_checkable
 class Vocabulary(Protocol):
     """What a method may ask of the model's vocabulary."""
@@ -90,19 +99,19 @@ class Contrast:
     """Another output, and which of its tokens each step is compared with.
 
     Attributes:
-        ids: the other token of each step.
-        differs: at which steps the model would write the other token after another context.
+        ids: the other token of each prediction.
+        differs: at which predictions the model would write the other token after another context.
         example: the other output; its steps are the other tokens in order, each once.
-        index: which step of ``example`` each step is compared with.
+        index: which step of ``example`` each prediction is compared with.
     """
 
-    ids: Int[Tensor, " step"] = field(repr=False)
-    differs: Bool[Tensor, " step"] = field(repr=False)
+    ids: Int[Tensor, " prediction"] = field(repr=False)
+    differs: Bool[Tensor, " prediction"] = field(repr=False)
     example: Example = field(repr=False)
-    index: Int[Tensor, " step"] = field(repr=False)
+    index: Int[Tensor, " prediction"] = field(repr=False)
 
-    def at_steps(self, chosen: Int[Tensor, " chosen"]) -> Contrast:
-        """The same for some of the steps alone; the other output stays whole."""
+    def at(self, chosen: Int[Tensor, " chosen"]) -> Contrast:
+        """The same for some of the predictions alone; the other output stays whole."""
         index = chosen.to(self.ids.device)
         return replace(self, ids=self.ids[index], differs=self.differs[index], index=self.index[index])
 
@@ -111,38 +120,74 @@ class Contrast:
 class Example:
     """One input and the generated tokens to explain.
 
+    Each step is the prediction of one of these tokens, or of a span of them, explained at once by the sum of its target.
+
     Attributes:
         features: every token that may receive a score: source tokens first, then decoder tokens.
-        steps: the generated tokens to explain.
+        written: the generated tokens whose predictions are explained.
         embeds: the features' embeddings in the units of the model's first layer.
-        step_ids: ids of the steps.
-        at: for each step, the decoder position whose prediction it is; ascending.
+        written_ids: ids of these tokens.
+        at: for each, the decoder position that predicts it; ascending.
         n_source: how many of the features belong to the encoder.
         context: embeddings of decoder tokens that the model reads but that receive no score.
         vocabulary: where replacements are looked up.
         granular: whether axes beyond feature and step are kept, or folded as they stream.
         decoder_ids: ids of the decoder tokens that the model reads, scored or context.
-        contrast: what the steps are compared with.
+        contrast: what the predictions are compared with.
+        spans: for each step, the predictions that it is the sum of; both ends ascend. None where each is one prediction.
     """
 
     features: tuple[Token, ...]
-    steps: tuple[Token, ...]
+    written: tuple[Token, ...]
     embeds: Float[Tensor, "feature dim"] = field(repr=False)
-    step_ids: Int[Tensor, " step"] = field(repr=False)
-    at: Int[Tensor, " step"] = field(repr=False)
+    written_ids: Int[Tensor, " prediction"] = field(repr=False)
+    at: Int[Tensor, " prediction"] = field(repr=False)
     n_source: int
     context: Float[Tensor, "context dim"] = field(repr=False)
     vocabulary: Vocabulary = field(repr=False)
     granular: bool = True
     decoder_ids: Int[Tensor, " decoder"] | None = field(default=None, repr=False)
     contrast: Contrast | None = None
+    spans: tuple[range, ...] | None = None
+
+    @cached_property
+    def steps(self) -> tuple[Token, ...]:
+        """What is explained."""
+        if self.spans is None:
+            return self.written
+        return tuple(joined(self.written[span.start : span.stop]) for span in self.spans)
+
+    @property
+    def parts(self) -> Sequence[range]:
+        """For each step, the predictions that it is the sum of."""
+        return [range(i, i + 1) for i in range(len(self.written))] if self.spans is None else self.spans
 
     def at_steps(self, chosen: Sequence[int]) -> Example:
         """The same input with some of its steps alone."""
-        index = torch.tensor(chosen, dtype=torch.long, device=self.at.device)
-        steps = tuple(self.steps[i] for i in chosen)
-        contrast = None if self.contrast is None else self.contrast.at_steps(index)
-        return replace(self, steps=steps, step_ids=self.step_ids[index], at=self.at[index], contrast=contrast)
+        parts = [self.parts[i] for i in chosen]
+        kept = sorted({i for part in parts for i in part})
+        spans = None
+        if self.spans is not None:
+            spans = tuple(range(first := kept.index(part.start), first + len(part)) for part in parts)
+        index = torch.tensor(kept, dtype=torch.long, device=self.at.device)
+        return replace(
+            self,
+            written=tuple(self.written[i] for i in kept),
+            written_ids=self.written_ids[index],
+            at=self.at[index],
+            contrast=None if self.contrast is None else self.contrast.at(index),
+            spans=spans,
+        )
+
+    def apart(self) -> Example:
+        """The same input with a step for every prediction."""
+        return self if self.spans is None else replace(self, spans=None)
+
+    def by_step(self, values: Tensor, dim: int, merge: Callable[[Tensor, int], Tensor] = torch.sum) -> Tensor:
+        """Values of predictions along one axis, merged to those of steps."""
+        if self.spans is None:
+            return values
+        return torch.stack([merge(values.narrow(dim, span.start, len(span)), dim) for span in self.spans], dim)
 
     @property
     def n_decoder(self) -> int:
@@ -160,10 +205,11 @@ class Example:
 
     @property
     def visible(self) -> list[int]:
-        """For each step, how many leading features the model has read when it predicts the step."""
+        """For each step, how many leading features the model has read when it predicts the step, or the last of its span."""
         if len(self.context):
-            return [self.n_source] * len(self.steps)
-        return [self.n_source + position + 1 for position in self.at.tolist()]
+            return [self.n_source] * len(self.parts)
+        positions = self.at.tolist()
+        return [self.n_source + positions[part.stop - 1] + 1 for part in self.parts]
 
     @property
     def seen(self) -> Bool[Tensor, "feature step"]:

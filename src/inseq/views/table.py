@@ -236,6 +236,8 @@ def _facts(
     known = {**(options if isinstance(options, Mapping) else {}), **info}
     facts = [(label, known[key]) for key, label in FACTS.items() if known.get(key) not in (None, "")]
     facts += _compared(info)
+    if sequence.spans:
+        facts.append(("Spans", " | ".join(token.shown for token in sequence.generated)))
     if sequence.reduced:
         facts.append(("Scores", ", ".join(sequence.reduced)))
     facts += [_trust(name, _cells(scores)) for name, scores in sequence.diagnostics.items()]
@@ -280,8 +282,8 @@ def _broken(sequence: FeatureAttributionSequenceOutput) -> list[tuple[str, str]]
     if (source := sequence.source_attributions) is not None:
         count += int((~source.isfinite()).sum())
     if (target := sequence.target_attributions) is not None:
-        for column in range(target.shape[1]):
-            count += int((~target[: sequence.attr_pos_start + column, column].isfinite()).sum())
+        for column, (_, end) in enumerate(sequence.positions):
+            count += int((~target[: end - 1, column].isfinite()).sum())
     return [("Missing", f"{count} scores are NaN or infinite and left blank")] if count else []
 
 

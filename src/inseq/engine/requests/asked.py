@@ -98,6 +98,9 @@ class Gradient(Request[Any]):
     With ``at``, gradients and values are those of layers, Float["step row feature layer width"], all from one backward;
     features that a layer does not run over have zeros. In a block, features that no step of it has read are missing.
 
+    A step that is a span has the gradient of the sum. Where every prediction has to be run by itself, ``combine`` meets the
+    gradients of one at a time, which is as good if it is ``additive``.
+
     With an ``edit``, the gradient passes backward by its rules, and no step score is recorded. ``Rescale`` gives multipliers
     of the difference from a ``reference``, embeddings that run beside every variant; the values are then the differences.
     """
@@ -107,6 +110,7 @@ class Gradient(Request[Any]):
     at: tuple[Layer, ...] = ()
     edit: Edit | None = None
     reference: Float[Tensor, "feature dim"] | None = None
+    additive: bool = True
 
     def __post_init__(self) -> None:
         if isinstance(self.edit, Rescale) is not (self.reference is not None):
