@@ -41,11 +41,15 @@ class Calls:
         return {"forwards": self.forwards, "tokens": self.tokens, "vjps": self.vjps}
 
 
-def measured(act: Callable[[], Any]) -> tuple[Any, dict[str, float]]:
-    """Run something; CPU and wall seconds, resident memory before and at its peak in MiB."""
+def measured(act: Callable[[], Any], trim: bool = True) -> tuple[Any, dict[str, float]]:
+    """Run something; CPU and wall seconds, resident memory before and at its peak in MiB.
+
+    With `trim`, freed memory is given back to the system before, so that the peak is the run's own, which costs time.
+    """
     gc.collect()
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    if trim:
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL("libc.so.6").malloc_trim(0)
     with suppress(OSError), open("/proc/self/clear_refs", "w") as file:
         file.write("5")
     idle = resident("VmRSS")

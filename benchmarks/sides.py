@@ -174,12 +174,13 @@ def alternating(
 ) -> tuple[list[Run], list[Run]]:
     """Run both sides in turn, each as often as asked for while its runs are short, else once; the runs of each."""
 
-    def peer() -> Run:
+    def peer(trim: bool) -> Run:
         assert theirs is not None
         assert case.peer is not None
-        return theirs.ask("run", **case.peer) if case.sampled is None else sampled(theirs, case, case.peer)
+        order = {**case.peer, "trim": trim}
+        return theirs.ask("run", **order) if case.sampled is None else sampled(theirs, case, order)
 
-    acts = [(ours, case.ours, lambda: once(ours, case.ours))]
+    acts = [(ours, case.ours, lambda trim: once(ours, {**case.ours, "trim": trim}))]
     if theirs is not None and case.peer is not None:
         acts.append((theirs, case.peer, peer))
     for side, order, _ in acts:
@@ -188,6 +189,6 @@ def alternating(
     for _ in range(repeats):
         for (_, order, act), found in zip(acts, runs, strict=False):
             if not found or found[0]["cpu"] <= slow:
-                found.append(act())
+                found.append(act(not found))
                 report(f"{case.name}, {order['tool']}: {found[-1]['cpu']:.3g} s")
     return runs

@@ -62,7 +62,7 @@ class Subject:
             from ours import explain
         before = self.calls.seen()
         act, read = explain(self, order)
-        out, cost = measured(act)
+        out, cost = measured(act, order.get("trim", True))
         counted = {kind: n - before[kind] for kind, n in self.calls.seen().items()}
         return {**cost, **counted, **read(out)}
 
