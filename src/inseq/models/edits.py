@@ -25,6 +25,8 @@ _NAME = "inseq"
 _adding = RLock()
 _drawing = RLock()
 _stances: list[Any] = []
+PACKING = "support_avx512bf16_for_cpu"
+"""By which name a 4-bit layer of bitsandbytes says that it may pack itself anew."""
 _locks: WeakKeyDictionary[nn.Module, Any] = WeakKeyDictionary()
 _function: ContextVar[AttentionFunction | None] = ContextVar("attention function", default=None)
 
@@ -34,7 +36,8 @@ def guest(model: nn.Module) -> Iterator[None]:
     """Put a model in evaluation mode with frozen weights, and give it back with its own flags.
 
     One thread at a time has the model. Meanwhile bitsandbytes does not say at every layer that it casts to float16, as an
-    8-bit model always does, and what was compiled runs as it was written: each hook would compile it again.
+    8-bit model always does, and does not pack 4-bit layers into a form without gradient; and what was compiled runs as it was
+    written, as each hook would compile it again.
     """
     with _lock_of(model), uncompiled():
         yield from _visit(model)
@@ -68,7 +71,10 @@ def _visit(model: nn.Module) -> Iterator[None]:
     level = chatty.level
     training = [(module, module.training) for module in model.modules()]
     wanted = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    packing = [module for module in model.modules() if getattr(module, PACKING, False)]
     try:
+        for module in packing:
+            _unpack(module)
         chatty.setLevel(logging.ERROR)
         for module, _ in training:
             module.training = False
@@ -77,10 +83,23 @@ def _visit(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         chatty.setLevel(level)
+        for module in packing:
+            setattr(module, PACKING, True)
         for module, flag in training:
             module.training = flag
         for parameter, flag in wanted:
             parameter.requires_grad_(flag)
+
+
+def _unpack(module: Any) -> None:
+    """Keep a 4-bit layer in the form that has a gradient.
+
+    On some CPUs bitsandbytes packs it anew in the first forward without gradients, and from then on it passes none back,
+    without an error. What is packed is unpacked when it is saved.
+    """
+    setattr(module, PACKING, False)
+    if getattr(getattr(module.weight, "quant_state", None), "packing_format_for_cpu", False):
+        module.state_dict()
 
 
 @contextmanager
