@@ -24,7 +24,7 @@ for method in methods:
 limit = int(resident("VmData") * 2**20) + memory
 resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 for method in methods:
-    found = loaded.attribute(**texts(family, n, t), method=method, memory=memory, show_progress=False)
+    found = loaded.attribute(**texts(family, n, t), method=method, memory=memory, granular=False, show_progress=False)
     scores = found.aggregate()[0]
     side = scores.source_attributions if family == "t5" else scores.target_attributions
     print(json.dumps([method, list(side.shape), bool(side[:4096].isfinite().all()), found.info["plan"]["peak"] <= memory]))

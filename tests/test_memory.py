@@ -19,7 +19,7 @@ from inseq._memory import _available, _left, free, room_of
 from inseq.engine.footprint import Allocated, guessed, measured
 from inseq.engine.measures import Measures, Run
 from inseq.engine.packing import Budget, Job, pack
-from inseq.engine.plan import Plan, Room, size_text
+from inseq.engine.plan import LOGITS, Plan, Room, size_text
 from inseq.engine.progress import Progress, time_text
 from inseq.engine.requests import Capture, Gradient, Request, Rescale, Score, Target
 from inseq.engine.scheduler import Engine
@@ -164,7 +164,7 @@ def test_the_smallest_plan_is_named_and_holds(model: inseq.AttributionModel, met
     assert used <= 1.1 * least + TABLES
     assert used <= 1.02 * most
     assert tight.info["plan"]["memory"] == least
-    assert tight.info["plan"]["peak"] <= 1.05 * least
+    assert tight.info["plan"]["peak"] <= 1.01 * least + 8 * 4 * LOGITS[False] * zoo.VOCAB, "more than the logits of 8 steps"
     assert tight.info["plan"]["rows"] <= ample.info["plan"]["rows"]
     assert relative(tight[0].target_attributions.nan_to_num(), ample[0].target_attributions.nan_to_num()) < TOLERANCE
 
