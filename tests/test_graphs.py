@@ -33,7 +33,7 @@ def test_the_last_layer_is_cut_wherever_that_is_right(name: str, attention: str)
 def test_a_shortcut_that_gives_other_gradients_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     made, _ = harness.adapter("gpt2")
     monkeypatch.setattr(made, "way", None)
-    monkeypatch.setattr("inseq.models.shortcut.scaling_of", lambda query, kwargs: 0.5)
+    monkeypatch.setattr("inseq.models.last_layer.scaling_of", lambda query, kwargs: 0.5)
     assert prepare_graphs(made) == "fused"
     monkeypatch.setattr(made, "way", None)
     monkeypatch.setattr("inseq.models.fused._Sloped.backward", lambda ctx, g: (g, None, None))

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from inseq.models.adapter import Adapter, Inputs, Reading
 from inseq.models.edits import guest, is_out_of_memory
 from inseq.models.fused import Tape, fused
+from inseq.models.last_layer import LastLayer, body_below, last_layer_cut
 from inseq.models.products import Body, Sums, pulled, whole_body
-from inseq.models.shortcut import LastLayer, body_below, last_layer_cut
 
 Way = Literal["cut", "fused", "plain"]
 """How a gradient's graph is made: with the last layer cut out of it, with cheap backward passes, or as the model has it."""
