@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from inseq.engine.requests import Prediction, Rewritten, Score, Target, gather
+from inseq.engine.requests import Prediction, Rewritten, Score, Target, Written, gather
 from inseq.errors import ArgumentError
 from inseq.methods._method import Attribution, method
 from inseq.methods._options import at_least, one_of
@@ -174,15 +174,15 @@ async def _sufficient(
     return found
 
 
-def written_probability(p: Prediction) -> Float[Tensor, " n"]:
+def written_probability(p: Prediction | Written) -> Float[Tensor, " n"]:
     """The written token's probability."""
-    return (p.logits.gather(-1, p.ids[:, None])[:, 0] - p.logits.logsumexp(-1)).exp()
+    return (p.written - p.normalizer).exp()
 
 
 def written_rank(p: Prediction) -> Float[Tensor, " n"]:
     """1 where the written token is the model's first choice."""
-    return (p.logits > p.logits.gather(-1, p.ids[:, None])).sum(-1).to(p.logits.dtype) + 1
+    return (p.logits > p.written[:, None]).sum(-1).to(p.logits.dtype) + 1
 
 
-PROBABILITY = Target(written_probability, contrast="none")
+PROBABILITY = Target(written_probability, contrast="none", of_written=True)
 RANK = Target(written_rank, contrast="none")

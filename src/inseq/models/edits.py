@@ -139,8 +139,8 @@ AttentionMaskInterface.register(_NAME, eager_mask)
 
 
 @contextmanager
-def rows_to_head(head: nn.Module, at: Tensor, differentiable: bool) -> Iterator[list[Tensor]]:
-    """Let the vocabulary matrix see only the positions ``at`` of each row.
+def rows_to_head(head: nn.Module, at: Tensor, differentiable: bool, n_predicted: int | None = None) -> Iterator[list[Tensor]]:
+    """Let the vocabulary matrix see only the positions ``at`` of each row, or the first ``n_predicted`` of them.
 
     Yields a list that holds, after the forward, the hidden states of all positions (part of the graph) and the selected
     ones (cut from it, so that one small backward through the head serves all steps).
@@ -158,7 +158,7 @@ def rows_to_head(head: nn.Module, at: Tensor, differentiable: bool) -> Iterator[
         index = at.to(hidden.device)[..., None].expand(-1, -1, hidden.shape[-1])
         chosen = hidden.detach().gather(1, index).requires_grad_(differentiable)
         caught[:] = [hidden, chosen]
-        return (chosen, *args[1:])
+        return (chosen if n_predicted is None else chosen[:, :n_predicted], *args[1:])
 
     handle = head.register_forward_pre_hook(select)
     try:
