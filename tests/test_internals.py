@@ -17,8 +17,8 @@ from reference import Case
 from test_guest import unchanged
 
 import inseq
+from inseq.engine import replay
 from inseq.engine.choices import chosen
-from inseq.engine.packing import Budget
 from inseq.engine.scheduler import Engine
 from inseq.errors import ArgumentError, UnsupportedModelError
 from inseq.methods import method as methods
@@ -211,19 +211,46 @@ def test_sdpa_models_give_what_eager_models_give(name: str, method: str) -> None
         assert relative(sdpa.scores, eager.scores) < 5 * TOLERANCE
 
 
-@pytest.mark.parametrize("name", ["gpt2", "marian"])
-def test_rows_of_single_layers_are_a_formula_of_the_lengths(name: str) -> None:
-    """One for each layer and token, and one of each layer and attention with none zeroed."""
+@pytest.mark.parametrize("name", ["gpt2", "llama", "marian"])
+def test_positions_of_single_layers_are_a_formula_of_the_lengths(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One for each layer, step and token that the step has read; and a few to find out how a layer can be run again.
+
+    These are all the steps with none zeroed, once as the layer runs and once by the shortcut, and two tokens at (up to) four
+    steps, both ways.
+    """
+    monkeypatch.setattr(replay, "SLACK", 0)
+    monkeypatch.setattr(replay, "SHARE", 10**6)
     made, _ = harness.adapter(name)
     case = harness.cases(name)[0]
-    n_decoder = case.n_features - case.n_source
-    own = [n_decoder + 1] + ([case.n_source + 1] if case.source is not None else [])
-    for options, layers, encoder in (({}, 2, 2), ({"layers": 0}, 1, 0), ({"granular": False}, 2, 0)):
-        for budget in (None, Budget(tokens=30, logits=10**6, cotangents=1)):
-            _, engine = harness.run(made, [case], "value_zeroing", budget=budget, **options)
-            replays = layers * sum(own) + encoder * (case.n_source + 1 if case.source is not None else 0)
-            assert engine.counters.replays == replays
-            assert (engine.counters.forwards, engine.counters.rows, engine.counters.vjps) == (1, 1, 0)
+    n, first, steps = case.n_source, case.positions[0], len(case.positions)
+
+    def asked(pairs: int, queries: int, together: int) -> int:
+        return pairs + 2 * queries + 2 * min(2, together) * min(4, queries)
+
+    own = asked(sum(case.positions), steps, first)
+    cross, encoder = (asked(n * steps, steps, n), asked(n * n, n, n)) if n else (0, 0)
+    for options, layers, encoders in (({}, 2, 2), ({"layers": 0}, 1, 0), ({"granular": False}, 2, 0)):
+        _, engine = harness.run(made, [case], "value_zeroing", **options)
+        assert engine.counters.replays == layers * (own + cross) + encoders * encoder
+        assert (engine.counters.forwards, engine.counters.rows, engine.counters.vjps) == (1, 1, 0)
+
+
+def test_groups_of_tokens_stay_within_their_size_and_pad_little() -> None:
+    """Here every token reaches what comes after it, and a text of two tokens shares the last group."""
+    causal = torch.ones(40, 30, dtype=torch.bool).tril(-1).flip(0).flip(1)
+    for size in (1, 50, 400):
+        groups = list(replay._groups([causal, causal[-2:, -1:]], size))
+        assert [(s.part, t) for g in groups for s in g for t in s.tokens] == [
+            *((0, t) for t in range(40) if causal[t].any()),
+            *((1, t) for t in range(2) if causal[-2 + t, -1]),
+        ]
+        for group in groups:
+            n, width = sum(len(span.tokens) for span in group), max(span.width for span in group)
+            real = sum(int(causal[t].sum()) if span.part == 0 else 1 for span in group for t in span.tokens)
+            assert n == 1 or n * width <= size
+            assert n * width - real <= max(replay.SLACK, n * width // 16)
+            for span in (span for span in group if span.part == 0):
+                assert all(causal[t, span.start : span.stop].sum() == causal[t].sum() for t in span.tokens)
 
 
 @pytest.mark.parametrize("error", [RuntimeError("broken"), KeyboardInterrupt()])
@@ -252,13 +279,12 @@ def test_source_and_target_of_one_length_are_not_confused(name: str) -> None:
     made, _ = harness.adapter(name)
     plain = harness.cases(name)[0]
     case = Case(plain.model, plain.source, plain.target[: plain.n_source + 1], 5)
-    ((found, _),), engine = harness.run(made, [case], "value_zeroing", granular=False)
+    ((found, _),), _ = harness.run(made, [case], "value_zeroing", granular=False)
     assert relative(found.scores, inside.value_zeroing(case).mean(-1)) < 5 * TOLERANCE
-    assert engine.counters.replays == 2 * 2 * (case.n_source + 1)
 
 
 def test_a_layer_that_needs_all_positions_is_given_them() -> None:
-    """Here the feed-forward layer counts the positions; the check of the shorter run finds out, at a row's cost."""
+    """Here the feed-forward layer counts the positions; the check of the shorter run finds out."""
     model = copy.deepcopy(zoo.build("llama"))
 
     def count(_: Any, args: Any, output: torch.Tensor) -> torch.Tensor:
@@ -269,7 +295,8 @@ def test_a_layer_that_needs_all_positions_is_given_them() -> None:
     case = Case(model, None, harness.cases("llama")[0].target, 4)
     ((found, _),), engine = harness.run(adapted(model), [case], "value_zeroing")
     assert relative(found.scores, inside.value_zeroing(case)) < 5 * TOLERANCE
-    assert engine.counters.replays == 2 * (case.n_features + 2)
+    n = case.n_features
+    assert engine.counters.replays == 2 * (len(case.positions) + n + n * n)
 
 
 def test_a_layer_that_keeps_a_state_is_refused() -> None:

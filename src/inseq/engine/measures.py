@@ -50,7 +50,7 @@ StepScores = dict[str, Float[Tensor, " step"]]
 
 @dataclass
 class Counters:
-    """What a run cost: model calls, rows and token positions in them, vector-Jacobian products, rows of single layers."""
+    """What a run cost: model calls, rows and token positions in them, vector-Jacobian products, positions of single layers."""
 
     forwards: int = 0
     rows: int = 0
@@ -222,7 +222,7 @@ class Measures:
         replays = Replays(self.adapter, packed, budget)
         with replaying(self.adapter, replays.visit):
             _, predicted = self._read(packed, run)
-        self.counters.replays += replays.n_rows
+        self.counters.replays += replays.n_positions
         self._record(predicted, packed, run)
         return [fold.value() for fold in replays.folds]
 
