@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from threading import RLock
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,7 @@ _NAME = "inseq"
 _adding = RLock()
 _drawing = RLock()
 _locks: WeakKeyDictionary[nn.Module, Any] = WeakKeyDictionary()
+_visited: WeakSet[nn.Module] = WeakSet()
 _function: ContextVar[AttentionFunction | None] = ContextVar("attention function", default=None)
 
 
@@ -32,11 +33,14 @@ _function: ContextVar[AttentionFunction | None] = ContextVar("attention function
 def guest(model: nn.Module) -> Iterator[None]:
     """Put a model in evaluation mode with frozen weights, and give it back with its own flags.
 
-    One thread at a time has the model. Meanwhile bitsandbytes does not say at every layer that it casts to float16, as an
-    8-bit model always does.
+    One thread at a time has the model; within a visit a further one finds it as it is to be. Meanwhile bitsandbytes does not
+    say at every layer that it casts to float16, as an 8-bit model always does.
     """
     with _lock_of(model):
-        yield from _visit(model)
+        if model in _visited:
+            yield
+        else:
+            yield from _visit(model)
 
 
 def _lock_of(model: nn.Module) -> Any:
@@ -46,22 +50,27 @@ def _lock_of(model: nn.Module) -> Any:
 
 def _visit(model: nn.Module) -> Iterator[None]:
     chatty = logging.getLogger("bitsandbytes.autograd._functions")
-    level = chatty.level
     training = [(module, module.training) for module in model.modules()]
     wanted = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     try:
-        chatty.setLevel(logging.ERROR)
+        _visited.add(model)
+        chatty.addFilter(_is_error)
         for module, _ in training:
             module.training = False
         for parameter, _ in wanted:
             parameter.requires_grad_(False)
         yield
     finally:
-        chatty.setLevel(level)
+        _visited.discard(model)
+        chatty.removeFilter(_is_error)
         for module, flag in training:
             module.training = flag
         for parameter, flag in wanted:
             parameter.requires_grad_(flag)
+
+
+def _is_error(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.ERROR
 
 
 @contextmanager
