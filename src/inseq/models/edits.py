@@ -50,23 +50,23 @@ def _lock_of(model: nn.Module) -> Any:
 
 def _visit(model: nn.Module) -> Iterator[None]:
     chatty = logging.getLogger("bitsandbytes.autograd._functions")
-    training = [(module, module.training) for module in model.modules()]
-    wanted = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    training = [module for module in model.modules() if module.training]
+    wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
     try:
         _visited.add(model)
         chatty.addFilter(_is_error)
-        for module, _ in training:
+        for module in training:
             module.training = False
-        for parameter, _ in wanted:
+        for parameter in wanted:
             parameter.requires_grad_(False)
         yield
     finally:
         _visited.discard(model)
         chatty.removeFilter(_is_error)
-        for module, flag in training:
-            module.training = flag
-        for parameter, flag in wanted:
-            parameter.requires_grad_(flag)
+        for module in training:
+            module.training = True
+        for parameter in wanted:
+            parameter.requires_grad_(True)
 
 
 def _is_error(record: logging.LogRecord) -> bool:
