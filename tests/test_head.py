@@ -160,7 +160,7 @@ def watched(model: nn.Module) -> Iterator[list[int]]:
         ("occlusion", "entropy", (), False),
         ("lime", "logit", (), True),
         ("dummy", "probability", ("probability",), True),
-        ("attention", "probability", (), True),
+        ("alti", "probability", (), True),
         ("value_zeroing", "entropy", ("probability",), True),
         ("attention", "probability", ("entropy",), True),
     ],
@@ -184,7 +184,7 @@ def test_a_model_with_a_cap_runs_its_own_head() -> None:
     case = harness.cases("gemma2")[0]
     with watched(made.model) as seen:
         harness.run(made, [case], "dummy", recorded=["probability"])
-        harness.run(made, [case], "attention")
+        harness.run(made, [case], "alti")
     assert seen[-2:] == [len(case.positions), 1]
 
 

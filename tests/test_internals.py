@@ -17,7 +17,6 @@ from reference import Case
 from test_guest import unchanged
 
 import inseq
-from inseq.engine import replay
 from inseq.engine.choices import chosen
 from inseq.engine.scheduler import Engine
 from inseq.errors import ArgumentError, UnsupportedModelError
@@ -209,48 +208,6 @@ def test_sdpa_models_give_what_eager_models_give(name: str, method: str) -> None
     found = [harness.run(harness.adapter(name, kind)[0], harness.cases(name, kind), method)[0] for kind in zoo.BOTH]
     for (eager, _), (sdpa, _) in zip(*found, strict=True):
         assert relative(sdpa.scores, eager.scores) < 5 * TOLERANCE
-
-
-@pytest.mark.parametrize("name", ["gpt2", "llama", "marian"])
-def test_positions_of_single_layers_are_a_formula_of_the_lengths(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One for each layer, step and token that the step has read; and a few to find out how a layer can be run again.
-
-    These are all the steps with none zeroed, once as the layer runs and once by the shortcut, and two tokens at (up to) four
-    steps, both ways.
-    """
-    monkeypatch.setattr(replay, "SLACK", 0)
-    monkeypatch.setattr(replay, "SHARE", 10**6)
-    made, _ = harness.adapter(name)
-    case = harness.cases(name)[0]
-    n, first, steps = case.n_source, case.positions[0], len(case.positions)
-
-    def asked(pairs: int, queries: int, together: int) -> int:
-        return pairs + 2 * queries + 2 * min(2, together) * min(4, queries)
-
-    own = asked(sum(case.positions), steps, first)
-    cross, encoder = (asked(n * steps, steps, n), asked(n * n, n, n)) if n else (0, 0)
-    for options, layers, encoders in (({}, 2, 2), ({"layers": 0}, 1, 0), ({"granular": False}, 2, 0)):
-        _, engine = harness.run(made, [case], "value_zeroing", **options)
-        assert engine.counters.replays == layers * (own + cross) + encoders * encoder
-        assert (engine.counters.forwards, engine.counters.rows, engine.counters.vjps) == (1, 1, 0)
-
-
-def test_groups_of_tokens_stay_within_their_size_and_pad_little() -> None:
-    """Here every token reaches what comes after it, and a text of two tokens shares the last group."""
-    causal = torch.ones(40, 30, dtype=torch.bool).tril(-1).flip(0).flip(1)
-    for size in (1, 50, 400):
-        groups = list(replay._groups([causal, causal[-2:, -1:]], size))
-        assert [(s.part, t) for g in groups for s in g for t in s.tokens] == [
-            *((0, t) for t in range(40) if causal[t].any()),
-            *((1, t) for t in range(2) if causal[-2 + t, -1]),
-        ]
-        for group in groups:
-            n, width = sum(len(span.tokens) for span in group), max(span.width for span in group)
-            real = sum(int(causal[t].sum()) if span.part == 0 else 1 for span in group for t in span.tokens)
-            assert n == 1 or n * width <= size
-            assert n * width - real <= max(replay.SLACK, n * width // 16)
-            for span in (span for span in group if span.part == 0):
-                assert all(causal[t, span.start : span.stop].sum() == causal[t].sum() for t in span.tokens)
 
 
 @pytest.mark.parametrize("error", [RuntimeError("broken"), KeyboardInterrupt()])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -17,7 +17,7 @@ from inseq.engine.answers import by_feature, wide
 from inseq.engine.edited import edited_reading, with_references
 from inseq.engine.evaluate import Predicted, Streamed, cotangents_of, evaluate, streams
 from inseq.engine.gradients import body_gradients, head_cotangents
-from inseq.engine.inside import Captures
+from inseq.engine.inside import Captures, Enough
 from inseq.engine.packing import Budget, Job, Packed
 from inseq.engine.replay import Replays
 from inseq.engine.requests import (
@@ -196,14 +196,13 @@ class Measures:
         return step_gradients(run.target, packed, scores, values if taps else leaves, [tap.side for tap in taps])
 
     def _captured(self, packed: Packed, run: Run, budget: Budget) -> list[dict[str, Tensor]]:
-        """Fold the attention of every layer as it comes; no layer waits for another."""
-        captures = Captures(self.adapter, packed, budget)
-        if captures.pieces:
-            with dissecting(self.adapter, captures.dissected):
-                _, predicted = self._read(packed, run)
-        else:
-            _, predicted = self._read(packed, run, attention=captures.attended)
-        self._record(predicted, packed, run)
+        """Fold the attention of every layer as it comes; no layer waits for another, and nothing after the last is run."""
+        captures = Captures(self.adapter, packed, budget, bool(run.recorded and _originals(packed, run)))
+        watch = dissecting(self.adapter, captures.dissected) if captures.pieces else nullcontext()
+        with suppress(Enough):
+            with watch:
+                _, predicted = self._read(packed, run, attention=None if captures.pieces else captures.attended)
+            self._record(predicted, packed, run)
         return [fold.value() for fold in captures.folds]
 
     def _directions(self, packed: Packed, run: Run, budget: Budget) -> list[dict[str, Tensor]]:
