@@ -12,6 +12,7 @@ import zoo
 from reference import Case
 
 from inseq.engine.packing import Budget
+from inseq.engine.requests import Target
 from inseq.engine.scheduler import Engine, StepScores
 from inseq.methods import Attribution
 from inseq.methods import method as methods
@@ -89,8 +90,8 @@ def run(
     ]
     found = engine.run(
         [(x, methods[method].function(x, **given(options, made.model, only_source))) for x in examples],
-        function(target),
-        {name: function(name) for name in recorded},
+        aimed_at(target),
+        {name: aimed_at(name) for name in recorded},
     )
     return found, engine
 
@@ -99,6 +100,12 @@ def function(name: str) -> Any:
     if name == "log_probability":
         return partial(step_function["probability"].function, logprob=True)
     return step_function[name].function
+
+
+def aimed_at(name: str) -> Target:
+    """A step function with what it declares of itself."""
+    facts = step_function["probability" if name == "log_probability" else name].facts
+    return Target(function(name), name, of_written=facts.get("of_written", False))
 
 
 def relative(got: torch.Tensor, expected: torch.Tensor) -> float:

@@ -31,7 +31,7 @@ def sequence_output(
         job: the text it was made of.
         found: what its method returned.
         step_scores: what was recorded, by name.
-        tokens: all tokens of the input (``source``) and of the decoder (``target``).
+        tokens: all tokens of the input (``source``) and of the decoder (``target``); the latter are the output's from now on.
         facts: what the method declares.
         info: what was done.
     """
@@ -42,7 +42,7 @@ def sequence_output(
     folded = not x.granular and "vnorm" in facts["reduce_by"]
     return FeatureAttributionSequenceOutput(
         source=[token.copy() for token in source],
-        target=[token.copy() for token in target],
+        target=list(target),
         source_attributions=by_side[0],
         target_attributions=by_side[1],
         step_scores=step_scores,

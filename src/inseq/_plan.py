@@ -169,7 +169,8 @@ class _Preparation:
             return Target(partial(call, step.function, seen, options), step.name, stepwise=True)
         passes = self._passes(step, options)
         seed = options.get("seed", step.options.get("seed", 0)) if passes else 0
-        return Target(partial(step.function, **options), step.name, contrast, passes, seed)
+        of_written = bool(step.facts.get("of_written"))
+        return Target(partial(step.function, **options), step.name, contrast, passes, seed, of_written=of_written)
 
     def _passes(self, step: Entry[Callable[..., Any]], options: dict[str, Any]) -> int:
         option = step.facts.get("passes")

@@ -6,6 +6,7 @@ import inspect
 import math
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib.metadata import entry_points
 from typing import Any, Generic, TypeVar
 
@@ -25,6 +26,10 @@ class Entry(Generic[F]):
     @property
     def options(self) -> dict[str, Any]:
         """Parameters after the first that can be given by name, and their defaults."""
+        return dict(self._options)
+
+    @cached_property
+    def _options(self) -> dict[str, Any]:
         parameters = list(inspect.signature(self.function).parameters.values())
         return {p.name: p.default for p in parameters[1:] if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)}
 

@@ -160,6 +160,8 @@ class FoldedAnswer:
 
     def value(self) -> dict[str, Tensor]:
         blocks = [self.blocks[k] for k in sorted(self.blocks)]
+        if len(blocks) == 1:
+            return blocks[0]
         return {
             name: first if name == "encoder" else torch.cat([block[name] for block in blocks])
             for name, first in blocks[0].items()

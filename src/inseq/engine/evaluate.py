@@ -2,46 +2,106 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import cached_property
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from inseq.engine.answers import wide
 from inseq.engine.packing import Packed
-from inseq.engine.requests import Prediction, Target
+from inseq.engine.requests import Prediction, Target, Written
 from inseq.errors import ArgumentError, InseqError
 from inseq.models.edits import is_out_of_memory
+from inseq.models.head import LinearHead
+from inseq.text.example import Contrast
 
 FREE_OF_GRADIENTS = ("occlusion", "lime", "shapley_sampling")
 """Methods that take any target."""
 
 
-def evaluate(target: Target, logits: Tensor, packed: Packed, kept: Mapping[int, Tensor]) -> Float[Tensor, "row step *extra"]:
+class Streamed:
+    """The predictions of a batch as what enters the head: of the logits, only what is asked for is made.
+
+    Args:
+        head: the head.
+        hidden: what enters it.
+    """
+
+    def __init__(self, head: LinearHead, hidden: Float[Tensor, "row step hidden"]) -> None:
+        self.head = head
+        self.hidden = hidden
+
+    def __getitem__(self, rows: list[int]) -> Streamed:
+        """Those of some rows; what was made for all is not made again."""
+        found = Streamed(self.head, self.hidden[rows])
+        if "normalizer" in vars(self):
+            found.normalizer = self.normalizer.reshape(self.hidden.shape[:2])[rows].flatten()
+        return found
+
+    @property
+    def logits(self) -> Float[Tensor, "row step vocab"]:
+        return self.head.logits(self.hidden)
+
+    @cached_property
+    def normalizer(self) -> Float[Tensor, " n"]:
+        return self.head.normalizer(self.hidden.flatten(0, 1))
+
+    def written(self, ids: Int[Tensor, "row step"], contrast: Int[Tensor, "row step"] | None) -> Written:
+        """The predictions of chosen tokens, rows and steps along one axis."""
+        hidden = self.hidden.flatten(0, 1)
+
+        def of(ids: Tensor, contrast: Written | None = None) -> Written:
+            ids = ids.to(hidden.device).flatten()
+            return Written(self.head.chosen(hidden, ids), lambda: self.normalizer, ids, contrast)
+
+        return of(ids, None if contrast is None else of(contrast))
+
+
+Predicted = Tensor | Streamed
+"""Predictions of a batch: Float["row step vocab"], or what they are made of."""
+
+
+def streams(target: Target, kept: Mapping[int, Tensor]) -> bool:
+    """Whether a target is evaluated without logits; predictions that were ``kept`` for contrasts stand anyway."""
+    return target.of_written and (target.contrast in ("none", "token") or not kept)
+
+
+def evaluate(
+    target: Target, predicted: Predicted, packed: Packed, kept: Mapping[int, Tensor]
+) -> Float[Tensor, "row step *extra"]:
     """The target's value for every row and step of a batch.
 
     Args:
         target: what is evaluated.
-        logits: Float["row step vocab"] of the batch.
+        predicted: the predictions of the batch.
         packed: the batch.
         kept: predictions under the contrasts' own contexts, by the identity of the contrast's example.
 
     Raises:
         ArgumentError: if the step function fails, or returns what cannot be a target.
     """
-    prediction = prediction_of(target, logits, packed, kept)
+    prediction = prediction_of(target, predicted, packed, kept)
     values = called(target, prediction, packed.ids.numel())
     values = values.reshape(*packed.ids.shape, *values.shape[1:])
     refuse_nan(target, values[packed.real.to(values.device)], "value")
     return values
 
 
-def prediction_of(target: Target, logits: Tensor, packed: Packed, kept: Mapping[int, Tensor]) -> Prediction:
+def prediction_of(target: Target, predicted: Predicted, packed: Packed, kept: Mapping[int, Tensor]) -> Prediction | Written:
     """What a target is given: all rows and steps along one axis."""
-    logits = wide(logits)
-    contrast = _contrast(target, logits, packed, kept)
+    compared = _contrast_ids(target, packed)
+    if isinstance(predicted, Streamed):
+        if streams(target, kept):
+            return predicted.written(packed.ids, compared)
+        predicted = predicted.logits
+    logits = wide(predicted)
+    contrast = None
+    if compared is not None:
+        others = _contrast_logits(target, logits, packed, kept)
+        contrast = Prediction(others.flatten(0, 1), compared.to(logits.device).flatten())
     return Prediction(logits.flatten(0, 1), packed.ids.to(logits.device).flatten(), contrast)
 
 
@@ -110,22 +170,35 @@ def refuse_nan(target: Target, values: Tensor, what: str) -> None:
         )
 
 
-def _contrast(target: Target, logits: Tensor, packed: Packed, kept: Mapping[int, Tensor]) -> Prediction | None:
-    """What each row and step is compared with; a batch may hold all its rows again, as references, with the same contrasts."""
+def _contrast_ids(target: Target, packed: Packed) -> Int[Tensor, "row step"] | None:
+    """The token that each row and step is compared with, if there is one."""
     contrasts = [job.example.contrast for job, _ in packed.jobs]
     if target.contrast == "none" or any(contrast is None for contrast in contrasts):
         return None
     ids = torch.zeros_like(packed.ids)
-    others = logits if target.contrast == "token" or not kept else logits.clone()
-    n_rows = packed.jobs[-1][1].stop
-    for (job, rows), contrast in zip(packed.jobs, contrasts, strict=True):
-        assert contrast is not None
-        steps, n = slice(job.steps.start, job.steps.stop), len(job.steps)
+    for rows, steps, contrast in _compared(packed):
+        ids[rows, : steps.stop - steps.start] = contrast.ids[steps]
+    return ids
+
+
+def _contrast_logits(target: Target, logits: Tensor, packed: Packed, kept: Mapping[int, Tensor]) -> Tensor:
+    """The predictions that the contrast's tokens are looked up in: the batch's own, or those under the contrasts' contexts."""
+    if target.contrast == "token" or not kept:
+        return logits
+    others = logits.clone()
+    for rows, steps, contrast in _compared(packed):
         own = kept.get(id(contrast.example))
-        for first in range(rows.start, len(ids), n_rows):
-            ids[first : first + len(rows), :n] = contrast.ids[steps]
-            if others is not logits and own is not None:
-                (at,) = (contrast.differs[steps] | (target.contrast == "own")).nonzero(as_tuple=True)
-                elsewhere = own[contrast.index[steps][at].to(own.device)]
-                others[first : first + len(rows), at.to(others.device)] = elsewhere.to(others)
-    return Prediction(others.flatten(0, 1), ids.to(logits.device).flatten())
+        if own is not None:
+            (at,) = (contrast.differs[steps] | (target.contrast == "own")).nonzero(as_tuple=True)
+            elsewhere = own[contrast.index[steps][at].to(own.device)]
+            others[rows, at.to(others.device)] = elsewhere.to(others)
+    return others
+
+
+def _compared(packed: Packed) -> Iterator[tuple[slice, slice, Contrast]]:
+    """Each job's rows, steps and contrast; a batch may hold all its rows again, as references, with the same contrasts."""
+    n_rows = packed.jobs[-1][1].stop
+    for job, rows in packed.jobs:
+        assert job.example.contrast is not None
+        for first in range(rows.start, len(packed.ids), n_rows):
+            yield slice(first, first + len(rows)), slice(job.steps.start, job.steps.stop), job.example.contrast

@@ -40,8 +40,18 @@ class _Part:
         return wide(kept[:, :n_queries, :n_keys])
 
 
+class Enough(Exception):
+    """Nothing that a forward would still compute is asked for."""
+
+
 class Captures:
     """Takes what a forward's attentions compute to the folds of a batch of requests.
+
+    Args:
+        adapter: the model.
+        packed: the batch.
+        budget: how many pieces may stand at a time.
+        predicts: whether predictions are asked for too, so that the forward has to go on to its end.
 
     Attributes:
         folds: one for each job.
@@ -49,11 +59,15 @@ class Captures:
 
     Raises:
         ArgumentError: for layers or heads that the model does not have.
+        Enough: by :meth:`attended`, when the last attention has run that is asked for, and no prediction is.
     """
 
-    def __init__(self, adapter: Adapter, packed: Packed, budget: Budget) -> None:
+    def __init__(self, adapter: Adapter, packed: Packed, budget: Budget, predicts: bool) -> None:
         self.budget = budget
+        self.predicts = predicts
         self.parts = [_part(adapter, job, rows.start) for job, rows in packed.jobs]
+        sites = (adapter.attention_sites or {}).values()
+        self.awaited = {site for site in sites if any(part.sees(*site) for part in self.parts)}
         self.pieces = any(part.request.pieces for part in self.parts)
 
     @property
@@ -64,6 +78,10 @@ class Captures:
         for part in self.parts:
             if part.sees(site, layer):
                 part.fold.add(Attended(site, layer, part.cut(site, weights), at_of(part.job)))
+        if (site, layer) in self.awaited:
+            self.awaited.remove((site, layer))
+            if not self.awaited and not self.predicts:
+                raise Enough
 
     def dissected(self, sublayer: Sublayer) -> None:
         site, layer = sublayer.site, sublayer.layer

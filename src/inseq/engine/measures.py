@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,8 +13,8 @@ from torch import Tensor
 
 from inseq.engine.answers import by_feature, wide
 from inseq.engine.backward import Backward, averaged, check_values, leaves_of, with_leaves
-from inseq.engine.evaluate import evaluate
-from inseq.engine.inside import Captures
+from inseq.engine.evaluate import Predicted, Streamed, evaluate, streams
+from inseq.engine.inside import Captures, Enough
 from inseq.engine.packing import Budget, Job, Packed
 from inseq.engine.replay import Replays
 from inseq.engine.requests import (
@@ -36,6 +36,7 @@ from inseq.errors import ArgumentError
 from inseq.models.adapter import Adapter, Reading, Tap
 from inseq.models.anatomy import dissecting, reading_out
 from inseq.models.edits import dropout
+from inseq.models.head import prepare_head
 from inseq.models.hiding import prepare_hiding
 from inseq.models.replays import replaying
 
@@ -44,7 +45,7 @@ StepScores = dict[str, Float[Tensor, " prediction"]]
 
 @dataclass
 class Counters:
-    """What a run cost: model calls, rows and token positions in them, vector-Jacobian products, rows of single layers."""
+    """What a run cost: model calls, rows and token positions in them, vector-Jacobian products, positions of single layers."""
 
     forwards: int = 0
     rows: int = 0
@@ -85,6 +86,8 @@ class Measures:
         request = packed.jobs[0][0].request
         apart = apart_of(request, run)
         stepwise = apart is not None and apart.stepwise
+        if not stepwise and not isinstance(request, Gradient):
+            prepare_head(self.adapter)
         measures: dict[type[Request[Any]], Any] = {
             Score: self._step_scores if stepwise else self._scores,
             Gradient: self._step_gradients,
@@ -109,22 +112,32 @@ class Measures:
         self.counters.rows += len(packed.inputs.decoder)
         self.counters.tokens += packed.tokens
 
-    def _record(self, logits: Tensor, packed: Packed, run: Run) -> None:
+    def n_predicted(self, jobs: Sequence[Job], run: Run) -> int:
+        """How many numbers a prediction of some jobs takes: as many as there are tokens, or few where it is streamed."""
+        requests = {id(job.request): job.request for job in jobs}.values()
+        scored = all(isinstance(r, Score) and streams(target_of(r, run), run.contrasts) for r in requests)
+        return 1 if scored and prepare_head(self.adapter) is not None else self.adapter.vocabulary_size
+
+    def _read(self, packed: Packed, run: Run, targets: Iterable[Target] = (), **how: Any) -> tuple[Reading, Predicted]:
+        """A forward without gradients; its predictions are streamed where no target wants to see all logits."""
+        self._count(packed)
+        wanted = bool(run.recorded and _originals(packed, run)) or bool(targets)
+        head = prepare_head(self.adapter) if all(streams(target, run.contrasts) for target in targets) else None
+        n_predicted = 0 if head else None if wanted else 1
+        reading = self.adapter.read(packed.inputs, n_predicted=n_predicted, **how)
+        return reading, Streamed(head, reading.chosen) if head else reading.logits
+
+    def _record(self, predicted: Predicted, packed: Packed, run: Run) -> None:
         """Step scores cost nothing where the original example ran anyway."""
-        wanted = [
-            (job, rows[job.variants.index(original)])
-            for job, rows in packed.jobs
-            if (original := job.request.variants.original) is not None
-            and original in job.variants
-            and id(job.example) in run.step_scores
-        ]
+        wanted = _originals(packed, run) if run.recorded else []
         if not wanted:
             return
+        predicted = predicted.detach() if isinstance(predicted, Tensor) else predicted
         rows = [row for _, row in wanted]
         placed = tuple((job, range(k, k + 1)) for k, (job, _) in enumerate(wanted))
         originals = replace(packed, jobs=placed, ids=packed.ids[rows], real=packed.real[rows])
         for name, function in run.recorded.items():
-            values = wide(evaluate(function, logits.detach()[rows], originals, run.contrasts)).cpu()
+            values = wide(evaluate(function, predicted[rows], originals, run.contrasts)).cpu()
             for k, (job, _) in enumerate(wanted):
                 scores = run.step_scores[id(job.example)]
                 scores[name] = scores[name].to(values.dtype)
@@ -138,21 +151,20 @@ class Measures:
         variants = packed.jobs[0][0].request.variants
         taps = self._taps(packed, (variants.layer,) if isinstance(variants, Placed) else ())
         placed = packed.placed(taps[0].side) if taps else None
-        targets = [_target(job.request, run) for job, _ in packed.jobs]
+        targets = [target_of(job.request, run) for job, _ in packed.jobs]
         means: dict[Target, Tensor] = {}
         apart = apart_of(packed.jobs[0][0].request, run)
         for k in range(apart.passes if apart else 1):
-            self._count(packed)
             with self._pass(apart, k), self.adapter.tapped(taps, placed):
-                reading = self.adapter.read(packed.inputs, remember=packed.jobs[0][0].remembers)
-            if apart is None:
-                self._record(reading.logits, packed, run)
+                reading, predicted = self._read(packed, run, targets, remember=packed.jobs[0][0].remembers)
             _remember(packed, reading)
             for target in dict.fromkeys(targets):
                 with torch.no_grad():
-                    values = wide(evaluate(target, reading.logits, packed, run.contrasts)).cpu()
+                    values = wide(evaluate(target, predicted, packed, run.contrasts)).cpu()
                 mean = means.get(target, values)
                 means[target] = mean + (values - mean) / (k + 1)
+            if apart is None:
+                self._record(predicted, packed, run)
         chosen = zip(targets, packed.jobs, strict=True)
         return [means[target][rows.start : rows.stop, : len(job.steps)] for target, (job, rows) in chosen]
 
@@ -188,24 +200,21 @@ class Measures:
         )
 
     def _captured(self, packed: Packed, run: Run, budget: Budget) -> list[dict[str, Tensor]]:
-        """Fold the attention of every layer as it comes; no layer waits for another."""
-        self._count(packed)
-        captures = Captures(self.adapter, packed, budget)
-        if captures.pieces:
-            with dissecting(self.adapter, captures.dissected):
-                reading = self.adapter.read(packed.inputs)
-        else:
-            reading = self.adapter.read(packed.inputs, attention=captures.attended)
-        self._record(reading.logits, packed, run)
+        """Fold the attention of every layer as it comes; no layer waits for another, and nothing after the last is run."""
+        captures = Captures(self.adapter, packed, budget, bool(run.recorded and _originals(packed, run)))
+        watch = dissecting(self.adapter, captures.dissected) if captures.pieces else nullcontext()
+        with suppress(Enough):
+            with watch:
+                _, predicted = self._read(packed, run, attention=None if captures.pieces else captures.attended)
+            self._record(predicted, packed, run)
         return [fold.value() for fold in captures.folds]
 
     def _directions(self, packed: Packed, run: Run, budget: Budget) -> list[dict[str, Tensor]]:
         """How each written token's logit follows the last layer's output."""
-        self._count(packed)
         with reading_out(self.adapter) as read_out:
-            reading = self.adapter.read(packed.inputs)
+            reading, predicted = self._read(packed, run)
             found = read_out(reading, packed.inputs.at, packed.ids)
-        self._record(reading.logits, packed, run)
+        self._record(predicted, packed, run)
         return [
             {"direction": found.directions[rows.start, : len(job.steps)], "logit": found.logits[rows.start, : len(job.steps)]}
             for job, rows in packed.jobs
@@ -213,12 +222,11 @@ class Measures:
 
     def _replayed(self, packed: Packed, run: Run, budget: Budget) -> list[dict[str, Tensor]]:
         """Run each layer again when the forward has run it, with tokens zeroed."""
-        self._count(packed)
         replays = Replays(self.adapter, packed, budget)
         with replaying(self.adapter, replays.visit):
-            reading = self.adapter.read(packed.inputs)
-        self.counters.replays += replays.n_rows
-        self._record(reading.logits, packed, run)
+            _, predicted = self._read(packed, run)
+        self.counters.replays += replays.n_positions
+        self._record(predicted, packed, run)
         return [fold.value() for fold in replays.folds]
 
     def _taps(self, packed: Packed, layers: Sequence[Layer]) -> list[Tap]:
@@ -232,14 +240,13 @@ class Measures:
         return taps
 
     def _activations(self, packed: Packed, run: Run, budget: Budget) -> list[Tensor]:
-        self._count(packed)
         request = packed.jobs[0][0].request
         assert isinstance(request, Activations)
         taps = self._taps(packed, request.at)
         with self.adapter.tapped(taps) as values:
-            reading = self.adapter.read(packed.inputs)
+            _, predicted = self._read(packed, run)
         check_values(values, packed.inputs, differentiable=False)
-        self._record(reading.logits, packed, run)
+        self._record(predicted, packed, run)
         sides = [tap.side for tap in taps]
         return [by_feature(job, rows, values, sides).cpu() for job, rows in packed.jobs]
 
@@ -264,11 +271,22 @@ class Measures:
 
 def apart_of(request: Request[Any], run: Run) -> Target | None:
     """The run's target, where it wants forwards of a kind of its own for a request."""
-    wanted = isinstance(request, Score | Gradient) and _target(request, run) is run.target
+    wanted = isinstance(request, Score | Gradient) and target_of(request, run) is run.target
     return run.target if wanted and (run.target.passes > 0 or run.target.stepwise) else None
 
 
-def _target(request: Request[Any], run: Run) -> Target:
+def _originals(packed: Packed, run: Run) -> list[tuple[Job, int]]:
+    """The rows of a batch that hold examples themselves, and the jobs they belong to."""
+    return [
+        (job, rows[job.variants.index(original)])
+        for job, rows in packed.jobs
+        if (original := job.request.variants.original) is not None
+        and original in job.variants
+        and id(job.example) in run.step_scores
+    ]
+
+
+def target_of(request: Request[Any], run: Run) -> Target:
     """What a request is about: a function of its own, or the run's target."""
     return run.target if not isinstance(request, Score) or request.target is None else request.target
 

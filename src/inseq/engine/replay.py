@@ -1,12 +1,14 @@
-"""Layers replayed with tokens zeroed: which rows, in chunks within the budget, and how far outputs move."""
+"""Layers replayed with tokens zeroed: at which positions, in groups within the budget, and how far outputs move."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -19,6 +21,16 @@ from inseq.errors import UnsupportedModelError
 from inseq.models.adapter import Adapter, Site
 from inseq.models.edits import is_out_of_memory
 from inseq.models.replays import CleanLayer, Zeroing, near
+from inseq.models.shortcut import shortcuts
+
+SLACK = 32
+"""Padded positions that cost no more than a further run of a layer."""
+
+SHARE = 16
+"""Of the positions that are run, one in so many may be padding too."""
+
+ROUNDING = 32
+"""Of the largest value, in its type's smallest steps: by how much two ways to run a layer may differ."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,12 +55,67 @@ class _Part:
         return torch.arange(self.job.example.n_source) if site == "encoder" else at_of(self.job).cpu()
 
 
+@dataclass(frozen=True, eq=False)
+class _Visit:
+    """One attention of a layer, and the examples that ask for the same of its heads."""
+
+    layer: CleanLayer
+    site: Site
+    heads: Tensor
+    parts: Sequence[_Part]
+
+    @cached_property
+    def looked_at(self) -> list[Tensor]:
+        """The positions that each example looks at."""
+        return [part.queries(self.site) for part in self.parts]
+
+    @cached_property
+    def reached(self) -> list[Bool[Tensor, "token query"]]:
+        """Which of them each token reaches."""
+        found = []
+        for part, at in zip(self.parts, self.looked_at, strict=True):
+            found.append(self.layer.reached(self.site, part.row, self.heads, at)[: lengths(part.job, self.site)[1]].cpu())
+        return found
+
+    def none_zeroed(self) -> Zeroing:
+        """Every example as it was, at all the positions that are looked at."""
+        rows = torch.tensor([part.row for part in self.parts])
+        positions = pad_sequence(self.looked_at, batch_first=True)
+        return Zeroing(self.site, self.heads[:1], rows, torch.full_like(rows, -1), positions)
+
+    def zeroed(self, group: Sequence[_Span]) -> Zeroing:
+        """Some tokens zeroed, one in each row, at the positions of their span; shorter spans repeat their last one."""
+        width = max(span.width for span in group)
+        rows, tokens, positions = [], [], []
+        for span in group:
+            n = len(span.tokens)
+            rows.append(torch.full((n,), self.parts[span.part].row))
+            tokens.append(torch.tensor(span.tokens))
+            places = torch.arange(span.start, span.start + width).clamp_max(span.stop - 1)
+            positions.append(self.looked_at[span.part][places].expand(n, -1))
+        return Zeroing(self.site, self.heads, torch.cat(rows), torch.cat(tokens), torch.cat(positions))
+
+
+@dataclass(frozen=True, eq=False)
+class _Span:
+    """Tokens of one example, and the looked-at positions from the first to the last that any of them reaches."""
+
+    part: int
+    tokens: list[int]
+    start: int
+    stop: int
+
+    @property
+    def width(self) -> int:
+        return self.stop - self.start
+
+
 class Replays:
     """Visits a forward's layers for a batch of requests.
 
     Attributes:
         folds: what the layers were folded into, for each job.
-        n_rows: how many rows of single layers were run.
+        n_positions: how many positions of single layers were run.
 
     Raises:
         ArgumentError: for layers or heads that the model does not have.
@@ -58,7 +125,7 @@ class Replays:
         self.adapter = adapter
         self.budget = budget
         self.parts = [_part(adapter, job, rows.start) for job, rows in packed.jobs]
-        self.n_rows = 0
+        self.n_positions = 0
 
     @property
     def folds(self) -> list[Fold]:
@@ -72,75 +139,119 @@ class Replays:
                 if heads is not None:
                     together[heads].append(part)
             for heads, parts in together.items():
-                self._visit(layer, site, torch.tensor(heads), parts)
+                self._visit(_Visit(layer, site, torch.tensor(heads), parts))
 
-    def _visit(self, layer: CleanLayer, site: Site, heads: Tensor, parts: Sequence[_Part]) -> None:
-        """Run the layer on every token of some examples: first with none zeroed, as a check and to compare with."""
-        looked_at = [part.queries(site) for part in parts]
-        positions, clean = self._clean(layer, site, parts, looked_at)
-        rows = [(k, token) for k, part in enumerate(parts) for token in range(lengths(part.job, site)[1])]
-        width = layer.output.shape[1] if positions is None else positions.shape[1]
-        moved: dict[int, list[Tensor]] = defaultdict(list)
-        for chunk in _split(rows, max(1, self.budget.tokens // width)):
-            owners = torch.tensor([k for k, _ in chunk])
-            zeroing = Zeroing(
-                site,
-                heads,
-                torch.tensor([parts[k].row for k, _ in chunk]),
-                torch.tensor([token for _, token in chunk]),
-                None if positions is None else positions[owners],
-            )
-            outputs, reached = self._again(layer, zeroing), layer.read_by(zeroing)
-            for k in dict.fromkeys(k for k, _ in chunk):
-                where = _at(looked_at[k], positions)
-                own = (owners == k).to(outputs.device)
-                changes = parts[k].request.distance(clean[k], wide(outputs[own][:, where]))
-                moved[k].append(changes.masked_fill(~reached[own][:, where], 0))
-        for k, part in enumerate(parts):
-            part.fold.add(Altered(site, layer.index, torch.cat(moved[k])))
+    def _visit(self, visit: _Visit) -> None:
+        """Run the layer on every token of some examples, at the positions that it reaches."""
+        run, whole, outputs = self._way(visit)
+        clean = [wide(out[at]) for out, at in zip(outputs, self._places(visit, whole), strict=True)]
+        changes = [torch.zeros(reached.shape, dtype=c.dtype) for reached, c in zip(visit.reached, clean, strict=True)]
+        n_positions = visit.layer.output.shape[1] if whole else None
+        for group in _groups(
+            visit.reached, int(self.budget.tokens / float(__import__("os").environ.get("DIV", "1"))), n_positions
+        ):
+            outputs, first = self._run(run, visit.zeroed(group)), 0
+            for span in group:
+                rows = slice(first, first := first + len(span.tokens))
+                some = slice(span.start, span.stop)
+                at = visit.looked_at[span.part][some] if whole else slice(0, span.width)
+                moved = visit.parts[span.part].request.distance(clean[span.part][some], wide(outputs[rows, at]))
+                changes[span.part][span.tokens, some] = moved.cpu()
+        for part, reached, change in zip(visit.parts, visit.reached, changes, strict=True):
+            part.fold.add(Altered(visit.site, visit.layer.index, change.masked_fill(~reached, 0)))
 
-    def _again(self, layer: CleanLayer, zeroing: Zeroing) -> Tensor:
-        self.n_rows += len(zeroing.rows)
-        return layer.again(zeroing)
+    def _places(self, visit: _Visit, whole: bool) -> list[Tensor]:
+        """Where the looked-at positions stand in what was run with none zeroed."""
+        return visit.looked_at if whole else [torch.arange(len(at)) for at in visit.looked_at]
 
-    def _clean(
-        self, layer: CleanLayer, site: Site, parts: Sequence[_Part], looked_at: Sequence[Tensor]
-    ) -> tuple[Tensor | None, list[Tensor]]:
-        """The layer's output at the looked-at positions, run again with none zeroed.
+    def _run(self, run: Callable[[Zeroing], Tensor], zeroing: Zeroing) -> Tensor:
+        found = run(zeroing)
+        self.n_positions += found.shape[:2].numel()
+        return found
 
-        It is run at these positions alone where they are fewer, and where that gives the same: then so do the others.
+    def _way(self, visit: _Visit) -> tuple[Callable[[Zeroing], Tensor], bool, Tensor]:
+        """How the layer is run again, whether that takes all its positions, and what it then gives with none zeroed.
+
+        It is run at the looked-at positions alone where that gives what it gave, and by a shortcut where that gives the same
+        as the layer itself.
 
         Raises:
             UnsupportedModelError: if the layer gives something else than it gave.
         """
-        rows = torch.tensor([part.row for part in parts])
-        zeroing = Zeroing(site, torch.zeros(1, dtype=torch.long), rows, torch.full((len(parts),), -1))
-        fewer = pad_sequence(list(looked_at), batch_first=True)
-        for positions in (fewer, None) if fewer.shape[1] < layer.output.shape[1] else (None,):
+        layer, none = visit.layer, visit.none_zeroed()
+        before = [layer.output[part.row, at] for part, at in zip(visit.parts, visit.looked_at, strict=True)]
+
+        def at_all_positions(zeroing: Zeroing) -> Tensor:
+            return layer.again(replace(zeroing, positions=None))
+
+        for run, whole in ((layer.again, False), (at_all_positions, True)):
             try:
-                again = self._again(layer, replace(zeroing, positions=positions))
+                again = self._run(run, none)
             except (RuntimeError, ValueError, IndexError) as error:
-                if positions is None or is_out_of_memory(error):
+                if whole or is_out_of_memory(error):
                     raise
                 continue
-            clean = [again[k, _at(at, positions)] for k, at in enumerate(looked_at)]
-            before = [layer.output[part.row, at] for part, at in zip(parts, looked_at, strict=True)]
-            if all(near(found, old) for found, old in zip(clean, before, strict=True)):
-                return positions, [wide(found) for found in clean]
+            if all(near(out[at], old) for out, at, old in zip(again, self._places(visit, whole), before, strict=True)):
+                found = None if whole else self._shortcut(visit)
+                return (run, whole, again) if found is None else (found, False, self._run(found, none))
         raise UnsupportedModelError(
             f"Layer {layer.index} of {type(self.adapter.model).__name__}'s {layer.stack} gives something else when it is "
             "run again from the inputs it had: it keeps a state, or changes its inputs. Use 'attention' or 'occlusion'."
         )
 
+    def _shortcut(self, visit: _Visit) -> Callable[[Zeroing], Tensor] | None:
+        """A shortcut that gives what the layer gives, if there is one: asked with a few tokens at a few positions."""
+        layer = visit.layer
+        group = next(_groups(visit.reached, self.budget.tokens), None)
+        if group is None:
+            return None
+        asked = visit.zeroed(group)
+        assert asked.positions is not None
+        few = replace(asked, rows=asked.rows[:2], tokens=asked.tokens[:2], positions=asked.positions[:2, -4:])
+        assert few.positions is not None
+        expected = self._run(layer.again, few)
+        clean = layer.output[few.rows[:, None], few.positions]
+        for found in shortcuts(layer, visit.site, torch.unique(torch.cat(visit.looked_at))):
+            gap = (self._run(found.again, few) - expected).abs().max()
+            rounding = ROUNDING * torch.finfo(expected.dtype).eps * expected.abs().max()
+            if bool(gap <= 1e-3 * (expected - clean).abs().max() + rounding):
+                return found.again
+        return None
 
-def _at(looked_at: Tensor, positions: Tensor | None) -> Tensor:
-    """Where the looked-at positions stand in what the layer gave."""
-    return looked_at if positions is None else torch.arange(len(looked_at))
+
+def _groups(reached: Sequence[Tensor], size: int, n_positions: int | None = None) -> Iterator[list[_Span]]:
+    """Cut the tokens of some examples into groups that are run at once: within a size, and with little padding.
+
+    Args:
+        reached: for each example which of its positions each token reaches: Bool["token query"].
+        size: how many positions a group may have in all.
+        n_positions: how many a row has, where all of the layer's are run.
+    """
+    group: list[_Span] = []
+    real = 0
+    for k, each in enumerate(reached):
+        starts, stops = each.int().argmax(1), each.shape[1] - each.flip(1).int().argmax(1)
+        tokens = each.any(1).nonzero()[:, 0]
+        for token, start, stop in zip(*(values.tolist() for values in (tokens, starts[tokens], stops[tokens])), strict=True):
+            span = _Span(k, [token], start, stop)
+            more = _joined(group, span)
+            n, width = sum(len(each.tokens) for each in more), n_positions or max(each.width for each in more)
+            padding = 0 if n_positions else n * width - real - span.width
+            if group and (n * width > size or padding > max(SLACK, real // SHARE)):
+                yield group
+                more, real = [span], 0
+            group, real = more, real + span.width
+    if group:
+        yield group
 
 
-def _split(rows: list[tuple[int, int]], size: int) -> Iterator[list[tuple[int, int]]]:
-    for start in range(0, len(rows), size):
-        yield rows[start : start + size]
+def _joined(group: list[_Span], span: _Span) -> list[_Span]:
+    """A group with one more token, in the span of its example where there is one."""
+    if not group or group[-1].part != span.part:
+        return [*group, span]
+    last = group[-1]
+    both = _Span(span.part, last.tokens + span.tokens, min(last.start, span.start), max(last.stop, span.stop))
+    return [*group[:-1], both]
 
 
 def _part(adapter: Adapter, job: Job, row: int) -> _Part:

@@ -9,6 +9,9 @@ from inseq.engine.packing import Budget, Job
 from inseq.engine.placing import Memory
 from inseq.engine.requests import Local, Request, Score
 
+OVERHEADS = 5
+"""Of a forward, how many one that goes on costs: it reads all weights for few tokens, and copies keys and values."""
+
 
 def reusing(request: Request[Any], budget: Budget) -> tuple[Job, list[Job]] | None:
     """The job of the example itself, and those of its variants from where they change on.
@@ -65,7 +68,7 @@ def _job(request: Request[Any], variants: range, start: int, memory: Memory) -> 
 def _work(jobs: Sequence[Job], budget: Budget) -> int:
     """In tokens."""
     sizes = [job.rows * job.width for job in jobs]
-    return sum(max(size, budget.smallest) + budget.overhead * -(-size // budget.tokens) for size in sizes)
+    return sum(max(size, budget.smallest) + OVERHEADS * budget.overhead * -(-size // budget.tokens) for size in sizes)
 
 
 def portions(plans: Sequence[tuple[Job, list[Job]]], budget: Budget) -> list[list[tuple[Job, list[Job]]]]:

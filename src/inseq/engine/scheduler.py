@@ -183,8 +183,8 @@ class Engine:
         """Run jobs batch by batch; out of memory halves the budget and goes on with what is left."""
         if not jobs:
             return
-        apart, vocabulary = apart_of(jobs[0].request, run), self.adapter.vocabulary_size
-        for batch in batches(jobs, lambda: self._room(jobs[0].request, apart), vocabulary, self._in_one(apart)):
+        apart, n_predicted = apart_of(jobs[0].request, run), self._measures.n_predicted(jobs, run)
+        for batch in batches(jobs, lambda: self._room(jobs[0].request, apart), n_predicted, self._in_one(apart)):
             self._added = []
             if not self._fits(batch, answers, run):
                 self._run_jobs([rest for job in batch if (rest := _rest(job, self._added)) is not None], answers, run)

@@ -73,7 +73,8 @@ class _Weights:
         self.layers.setdefault(seen.site, []).append((weights if x.granular else weights.mean(0)).cpu())
 
     def value(self) -> dict[str, Tensor]:
-        joined = [torch.cat(parts, -1) for parts in zip(*(self.layers[site] for site in sites_of(self.x)), strict=True)]
+        sites = zip(*(self.layers[site] for site in sites_of(self.x)), strict=True)
+        joined = [torch.cat(parts, -1) if len(parts) > 1 else parts[0] for parts in sites]
         if not self.x.granular:
             return {"scores": torch.stack(joined).mean(0)}
         found = {"scores": rearrange(torch.stack(joined), "layer head step feature -> step feature layer head")}

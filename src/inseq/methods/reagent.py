@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from inseq.engine.requests import Original, Prediction, Rewritten, Score, Target, Variants, gather
+from inseq.engine.requests import Original, Prediction, Rewritten, Score, Target, Variants, Written, gather
 from inseq.errors import ArgumentError
 from inseq.methods._method import Attribution, method
 from inseq.methods._options import at_least, one_of
@@ -179,15 +179,15 @@ async def _probability(x: Example, variants: Variants) -> Float[Tensor, "variant
     return x.by_step(await Score(x.apart(), variants, target=PROBABILITY), 1, torch.prod)
 
 
-def written_probability(p: Prediction) -> Float[Tensor, " n"]:
+def written_probability(p: Prediction | Written) -> Float[Tensor, " n"]:
     """The written token's probability."""
-    return (p.logits.gather(-1, p.ids[:, None])[:, 0] - p.logits.logsumexp(-1)).exp()
+    return (p.written - p.normalizer).exp()
 
 
 def written_rank(p: Prediction) -> Float[Tensor, " n"]:
     """1 where the written token is the model's first choice."""
-    return (p.logits > p.logits.gather(-1, p.ids[:, None])).sum(-1).to(p.logits.dtype) + 1
+    return (p.logits > p.written[:, None]).sum(-1).to(p.logits.dtype) + 1
 
 
-PROBABILITY = Target(written_probability, contrast="none")
+PROBABILITY = Target(written_probability, contrast="none", of_written=True)
 RANK = Target(written_rank, contrast="none")

@@ -62,14 +62,14 @@ class Reading:
     Attributes:
         hidden: what enters the vocabulary matrix, at all positions; differentiable to the inputs.
         chosen: the same at ``Inputs.at``, cut from the graph; the logits are differentiable to it.
-        logits: predictions at ``Inputs.at``.
+        logits: predictions at ``Inputs.at``; fewer where fewer were asked for.
         memory: what later forwards can go on from, where it was to be remembered: the encoder's output, Float["row source
             hidden"], or keys and values of every layer, alternately, Float["row head position dim"].
     """
 
     hidden: Float[Tensor, "row decoder hidden"]
     chosen: Float[Tensor, "row step hidden"]
-    logits: Float[Tensor, "row step vocab"]
+    logits: Float[Tensor, "row predicted vocab"]
     memory: tuple[Tensor, ...] = ()
 
 
@@ -94,6 +94,8 @@ class Adapter(ABC):
         self.splits: bool | None = None
         self.cache_name = ""
         self.way: Literal["cut", "fused", "plain"] | None = None
+        self.linear_logits: bool | None = None
+        self.logits_shift: Tensor | None = None
         head = model.get_output_embeddings()
         if head is None:
             raise UnsupportedModelError(
@@ -171,6 +173,7 @@ class Adapter(ABC):
         differentiable: bool = False,
         attention: AttentionSink | None = None,
         remember: bool = False,
+        n_predicted: int | None = None,
     ) -> Reading:
         """Run one forward over a batch; the vocabulary matrix sees the wanted positions alone.
 
@@ -179,13 +182,14 @@ class Adapter(ABC):
             differentiable: whether a graph is kept, from the embeddings to the hidden states and from those to the logits.
             attention: takes the attention weights of every layer as they come: site, layer, weights [row head query key].
             remember: whether to keep what later forwards can go on from.
+            n_predicted: for how many of the wanted positions predictions are made; by default for all.
 
         Raises:
             UnsupportedModelError: if attention weights are asked of an architecture that does not give them.
         """
         with (
             self._attention_to(attention) as more,
-            rows_to_head(self.head, inputs.at, differentiable) as caught,
+            rows_to_head(self.head, inputs.at, differentiable, n_predicted) as caught,
             torch.set_grad_enabled(differentiable),
         ):
             cache: Any = memories.empty() if remember and inputs.source is None else None

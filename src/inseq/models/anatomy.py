@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from inseq.errors import UnsupportedModelError
 from inseq.models.adapter import Adapter, Reading, Site
 from inseq.models.edits import attention_function, own_attention
-from inseq.models.replays import Heads, checked, first, layers_of, near, stream_of
+from inseq.models.replays import Call, Heads, checked, first, layers_of, near, stream_of
 
 PROBE = 128.0
 """How long the vectors are that a norm is probed with: its epsilon then has no weight."""
@@ -70,15 +70,6 @@ class Sublayer:
     additive: bool
 
 
-@dataclass(frozen=True, eq=False)
-class _Call:
-    """One call of a module: what it got and what it gave."""
-
-    module: nn.Module
-    given: Tensor
-    found: Tensor
-
-
 @contextmanager
 def dissecting(adapter: Adapter, visit: Callable[[Sublayer], None]) -> Iterator[None]:
     """Let ``visit`` see every attention of a layer when a forward has run the layer; nothing is kept after it.
@@ -105,7 +96,7 @@ class _Watch:
         self.adapter = adapter
         self.sites = adapter.attention_sites or {}
         self.visit = visit
-        self.calls: list[_Call] = []
+        self.calls: list[Call] = []
         self.heads: dict[int, Heads] = {}
         self.watching = True
         self.previous: Tensor | None = None
@@ -119,14 +110,14 @@ class _Watch:
         given = stream_of(args, kwargs)
         found = output[0] if isinstance(output, tuple) and output else output
         if self.watching and given is not None and isinstance(found, Tensor):
-            self.calls.append(_Call(module, given, found))
+            self.calls.append(Call(module, given, found))
 
     def dissect(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         """A layer has run: the parts are called again, on probes, without being watched."""
         stream = stream_of(args, kwargs)
         assert stream is not None
         first_of_stack = all(self.sites[key][1] == 0 for key in self.heads)
-        joined = first_of_stack or (self.previous is not None and _same(stream, self.previous))
+        joined = first_of_stack or (self.previous is not None and same(stream, self.previous))
         self.watching = False
         for key, heads in self.heads.items():
             sublayer = _sublayer(self.adapter, self.sites[key], key, heads, self.calls, stream, first(output))
@@ -143,7 +134,7 @@ def _sublayer(
     site: tuple[Site, int],
     key: int,
     heads: Heads,
-    calls: Sequence[_Call],
+    calls: Sequence[Call],
     stream: Tensor,
     layer_output: Tensor,
 ) -> Sublayer:
@@ -157,7 +148,7 @@ def _sublayer(
     norm = _norm_of(later, added)
     if norm is not None:
         added, norms = norm.found, (_frozen(adapter, site, norm),)
-    norm = _norm_of(later, stream + added) if _same(attention.given, stream) else None
+    norm = _norm_of(later, stream + added) if same(attention.given, stream) else None
     if norm is None:
         total, residual = wide(stream) + wide(added), wide(stream)
         adds = any(_adds_up(layer_output, total, call.found) for call in later)
@@ -165,7 +156,7 @@ def _sublayer(
     else:
         frozen = _frozen(adapter, site, norm)
         total, residual, norms = wide(norm.found), frozen.linear(wide(stream), frozen.scale), (*norms, frozen)
-        adds, seen = False, any(_same(given, norm.found) for given in (*(call.given for call in later), layer_output))
+        adds, seen = False, any(same(given, norm.found) for given in (*(call.given for call in later), layer_output))
     if not seen:
         _refuse(adapter, site, "what it adds to the residual stream was not seen again in the layer")
     additive = norm is None and (adds or (site[0] == "decoder" and "source" in adapter.tables))
@@ -173,12 +164,12 @@ def _sublayer(
 
 
 def _projection(
-    adapter: Adapter, site: tuple[Site, int], heads: Heads, attention: _Call, calls: Sequence[_Call]
+    adapter: Adapter, site: tuple[Site, int], heads: Heads, attention: Call, calls: Sequence[Call]
 ) -> Float[Tensor, "inner dim"]:
     """The matrix of the module that takes the heads' output to the attention's."""
     weighted = heads.output.flatten(2)
     inner = {id(part) for part in attention.module.modules()}
-    projected = [call for call in calls if id(call.module) in inner and _same(call.given, weighted)]
+    projected = [call for call in calls if id(call.module) in inner and same(call.given, weighted)]
     if not projected:
         _refuse(adapter, site, "no output projection was seen on its weighted values")
     matrix, bias = linear_map(projected[-1].module, weighted)
@@ -187,17 +178,17 @@ def _projection(
     return matrix
 
 
-def _norm_of(calls: Sequence[_Call], vectors: Tensor) -> _Call | None:
+def _norm_of(calls: Sequence[Call], vectors: Tensor) -> Call | None:
     """The call of a norm on these vectors, if there is one; what hands them on as they are is none."""
-    found = (call for call in calls if _is_norm(call.module) and _same(call.given, vectors))
-    return next((call for call in found if not _same(call.given, call.found)), None)
+    found = (call for call in calls if is_norm(call.module) and same(call.given, vectors))
+    return next((call for call in found if not same(call.given, call.found)), None)
 
 
-def _is_norm(module: nn.Module) -> bool:
+def is_norm(module: nn.Module) -> bool:
     return not list(module.children()) and all(parameter.ndim == 1 for parameter in module.parameters())
 
 
-def _same(a: Tensor, b: Tensor) -> bool:
+def same(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and torch.equal(a, b.to(a.device))
 
 
@@ -213,7 +204,7 @@ def _adds_up(total: Tensor, part: Tensor, other: Tensor) -> bool:
     return bool(((total - part - other).abs() <= 1e-4 * other.abs().max() + rounding).all())
 
 
-def _frozen(adapter: Adapter, site: tuple[Site, int], call: _Call) -> FrozenNorm:
+def _frozen(adapter: Adapter, site: tuple[Site, int], call: Call) -> FrozenNorm:
     found = freeze(call.module, call.given, call.found)
     if not near(found.of(wide(call.given)), wide(call.found), call.found.dtype):
         _refuse(adapter, site, f"{type(call.module).__name__} is not linear once its statistics are held")
@@ -278,12 +269,12 @@ def reading_out(adapter: Adapter) -> Iterator[Callable[[Reading, Tensor, Tensor]
     layers = layers_of(adapter)
     last = layers[max(key for key in layers if key[0] == "decoder")]
     inside = {id(part) for layer in layers.values() for part in layer.modules()}
-    calls: list[_Call] = []
+    calls: list[Call] = []
 
     def record(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         given = stream_of(args, kwargs)
         if given is not None and given.is_floating_point():
-            calls.append(_Call(module, given, first(output)))
+            calls.append(Call(module, given, first(output)))
 
     def read_out(reading: Reading, at: Tensor, ids: Tensor) -> Readout:
         stream = next(call.found for call in calls if call.module is last)
@@ -306,7 +297,7 @@ def reading_out(adapter: Adapter) -> Iterator[Callable[[Reading, Tensor, Tensor]
 
     with ExitStack() as hooks:
         for part in adapter.model.modules():
-            if part is last or (_is_norm(part) and id(part) not in inside):
+            if part is last or (is_norm(part) and id(part) not in inside):
                 hooks.callback(part.register_forward_hook(record, with_kwargs=True).remove)
         yield read_out
 

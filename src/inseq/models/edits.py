@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from threading import RLock
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,7 @@ _stances: list[Any] = []
 PACKING = "support_avx512bf16_for_cpu"
 """By which name a 4-bit layer of bitsandbytes says that it may pack itself anew."""
 _locks: WeakKeyDictionary[nn.Module, Any] = WeakKeyDictionary()
+_visited: WeakSet[nn.Module] = WeakSet()
 _function: ContextVar[AttentionFunction | None] = ContextVar("attention function", default=None)
 
 
@@ -35,12 +36,16 @@ _function: ContextVar[AttentionFunction | None] = ContextVar("attention function
 def guest(model: nn.Module) -> Iterator[None]:
     """Put a model in evaluation mode with frozen weights, and give it back with its own flags.
 
-    One thread at a time has the model. Meanwhile bitsandbytes does not say at every layer that it casts to float16, as an
-    8-bit model always does, and does not pack 4-bit layers into a form without gradient; and what was compiled runs as it was
-    written, as each hook would compile it again.
+    One thread at a time has the model; within a visit a further one finds it as it is to be. Meanwhile bitsandbytes does not
+    say at every layer that it casts to float16, as an 8-bit model always does, and does not pack 4-bit layers into a form
+    without gradient; and what was compiled runs as it was written, as each hook would compile it again.
     """
-    with _lock_of(model), uncompiled():
-        yield from _visit(model)
+    with _lock_of(model):
+        if model in _visited:
+            yield
+        else:
+            with uncompiled():
+                yield from _visit(model)
 
 
 @contextmanager
@@ -68,27 +73,32 @@ def _lock_of(model: nn.Module) -> Any:
 
 def _visit(model: nn.Module) -> Iterator[None]:
     chatty = logging.getLogger("bitsandbytes.autograd._functions")
-    level = chatty.level
-    training = [(module, module.training) for module in model.modules()]
-    wanted = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    training = [module for module in model.modules() if module.training]
+    wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
     packing = [module for module in model.modules() if getattr(module, PACKING, False)]
     try:
+        _visited.add(model)
+        chatty.addFilter(_is_error)
         for module in packing:
             _unpack(module)
-        chatty.setLevel(logging.ERROR)
-        for module, _ in training:
+        for module in training:
             module.training = False
-        for parameter, _ in wanted:
+        for parameter in wanted:
             parameter.requires_grad_(False)
         yield
     finally:
-        chatty.setLevel(level)
+        _visited.discard(model)
+        chatty.removeFilter(_is_error)
         for module in packing:
             setattr(module, PACKING, True)
-        for module, flag in training:
-            module.training = flag
-        for parameter, flag in wanted:
-            parameter.requires_grad_(flag)
+        for module in training:
+            module.training = True
+        for parameter in wanted:
+            parameter.requires_grad_(True)
+
+
+def _is_error(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.ERROR
 
 
 def _unpack(module: Any) -> None:
@@ -177,8 +187,8 @@ AttentionMaskInterface.register(_NAME, eager_mask)
 
 
 @contextmanager
-def rows_to_head(head: nn.Module, at: Tensor, differentiable: bool) -> Iterator[list[Tensor]]:
-    """Let the vocabulary matrix see only the positions ``at`` of each row.
+def rows_to_head(head: nn.Module, at: Tensor, differentiable: bool, n_predicted: int | None = None) -> Iterator[list[Tensor]]:
+    """Let the vocabulary matrix see only the positions ``at`` of each row, or the first ``n_predicted`` of them.
 
     Yields a list that holds, after the forward, the hidden states of all positions (part of the graph) and the selected
     ones (cut from it, so that one small backward through the head serves all steps).
@@ -196,7 +206,7 @@ def rows_to_head(head: nn.Module, at: Tensor, differentiable: bool) -> Iterator[
         index = at.to(hidden.device)[..., None].expand(-1, -1, hidden.shape[-1])
         chosen = hidden.detach().gather(1, index).requires_grad_(differentiable)
         caught[:] = [hidden, chosen]
-        return (chosen, *args[1:])
+        return (chosen if n_predicted is None else chosen[:, :n_predicted], *args[1:])
 
     handle = head.register_forward_pre_hook(select)
     try:

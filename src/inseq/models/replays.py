@@ -35,6 +35,16 @@ class Heads:
 
 
 @dataclass(frozen=True, eq=False)
+class Call:
+    """One call of a module: the tensor it got, the tensor it gave, and all it gave."""
+
+    module: nn.Module
+    given: Tensor
+    found: Tensor
+    output: Any = None
+
+
+@dataclass(frozen=True, eq=False)
 class Zeroing:
     """Of each row the value vectors of one token, as some query heads read them, are nought; -1 leaves a row as it is.
 
@@ -61,19 +71,25 @@ class CleanLayer:
         index: which layer of the stack.
         output: its output.
         heads: what its attentions computed, by site.
+        attentions: the modules that did, by site.
+        calls: those of its parts, in order.
     """
 
     stack: Stack
     index: int
     output: Float[Tensor, "row position dim"]
     heads: dict[Site, Heads]
+    attentions: dict[Site, nn.Module] = field(repr=False)
+    calls: list[Call] = field(repr=False)
     again: Callable[[Zeroing], Tensor] = field(repr=False)
     """The layer's output for variants of its rows, from the inputs it had: Float["variant position dim"]."""
 
-    def read_by(self, zeroing: Zeroing) -> Bool[Tensor, "variant query"]:
-        """Which queries a zeroing can reach: those that give the token a weight in one of the heads."""
-        weights = _weights_on(self.heads[zeroing.site], zeroing)
-        return (weights != 0).any(1) & (zeroing.tokens.to(weights.device) >= 0)[:, None]
+    def reached(
+        self, site: Site, row: int, heads: Int[Tensor, " head"], queries: Int[Tensor, " query"]
+    ) -> Bool[Tensor, "key query"]:
+        """Which queries zeroing a token can reach: those that give it a weight in one of the heads."""
+        weights = self.heads[site].weights[row, heads.to(self.output.device)]
+        return (weights[:, queries.to(weights.device)] != 0).any(0).T
 
 
 def layers_of(adapter: Adapter) -> dict[tuple[Stack, int], nn.Module]:
@@ -121,7 +137,9 @@ def replaying(adapter: Adapter, visit: Callable[[CleanLayer], None]) -> Iterator
     replays = _Replays(adapter, visit)
     with ExitStack() as hooks:
         for key, module in layers.items():
-            hooks.callback(module.register_forward_hook(partial(replays.after, key), with_kwargs=True).remove)
+            for part in module.modules():
+                hook = partial(replays.after, key) if part is module else replays.record
+                hooks.callback(part.register_forward_hook(hook, with_kwargs=True).remove)
         hooks.enter_context(attention_function(adapter.model, replays.attend))
         yield
 
@@ -133,6 +151,9 @@ class _Replays:
         self.sites = adapter.attention_sites or {}
         self.visit = visit
         self.caught: dict[Site, Heads] = {}
+        self.attentions: dict[Site, nn.Module] = {}
+        self.calls: list[Call] = []
+        self.watching = True
         self.zeroing: Zeroing | None = None
 
     def attend(self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -142,14 +163,24 @@ class _Replays:
         output, weights = own_attention(module, query, key, value, *args, **kwargs)
         if self.zeroing is None:
             self.caught[site] = checked(Heads(weights, value, output), module)
+            self.attentions[site] = module
         return output, weights
+
+    def record(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        """A part of a layer has run."""
+        given = stream_of(args, kwargs) if self.watching else None
+        found = output[0] if isinstance(output, tuple) and output else output
+        if given is not None and isinstance(found, Tensor):
+            self.calls.append(Call(module, given, found, output))
 
     def after(self, key: tuple[Stack, int], module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         """A layer has run: replays happen now, within the forward."""
         if self.zeroing is None:
             again = partial(self.again, module, args, kwargs, first(output).shape)
-            self.visit(CleanLayer(*key, first(output), dict(self.caught), again))
-            self.caught.clear()
+            self.watching = False
+            self.visit(CleanLayer(*key, first(output), self.caught, self.attentions, self.calls, again))
+            self.watching = True
+            self.caught, self.attentions, self.calls = {}, {}, []
 
     def again(self, module: nn.Module, args: Any, kwargs: Any, shape: torch.Size, zeroing: Zeroing) -> Tensor:
         vary = _Variation(zeroing, stream_of(args, kwargs), shape, crossed="cross" in self.caught)
@@ -211,7 +242,7 @@ class _Variation:
         return value if len(value) == 1 else value[rows]
 
 
-def _weights_on(heads: Heads, zeroing: Zeroing) -> Float[Tensor, "variant head query"]:
+def weights_on(heads: Heads, zeroing: Zeroing) -> Float[Tensor, "variant head query"]:
     """The weights of each variant's token at the positions that are looked at."""
     zeroing = zeroing.to(heads.weights.device)
     found = heads.weights[zeroing.rows[:, None], zeroing.heads, :, zeroing.tokens.clamp_min(0)[:, None]]
@@ -226,7 +257,7 @@ def _given_off(heads: Heads, zeroing: Zeroing, *, zeroed: bool) -> Float[Tensor,
     rows, tokens, some = zeroing.rows, zeroing.tokens, zeroing.heads
     output = heads.output[rows] if zeroing.positions is None else heads.output[rows[:, None], zeroing.positions]
     if zeroed:
-        weights = _weights_on(heads, zeroing) * (tokens >= 0)[:, None, None]
+        weights = weights_on(heads, zeroing) * (tokens >= 0)[:, None, None]
         values = heads.values[rows[:, None], some // heads.group_size, tokens.clamp_min(0)[:, None]]
         output[:, :, some] -= torch.einsum("vhq,vhw->vqhw", weights, values).to(output)
     return output

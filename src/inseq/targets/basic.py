@@ -6,21 +6,21 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from inseq.engine.requests import Prediction
+from inseq.engine.requests import Prediction, Written
 from inseq.errors import ArgumentError
 from inseq.targets._step_function import step_function
 
 
-@step_function("logit", merge="sum", contrast=None)
-def logit(p: Prediction) -> Float[Tensor, " n"]:
+@step_function("logit", merge="sum", contrast=None, of_written=True)
+def logit(p: Prediction | Written) -> Float[Tensor, " n"]:
     """The written token's logit: what the model says before it is normalised over the vocabulary."""
-    return p.logits.gather(-1, p.ids[:, None])[:, 0]
+    return p.written
 
 
-@step_function("probability", merge="prod", contrast=None)
-def probability(p: Prediction, *, logprob: bool = False) -> Float[Tensor, " n"]:
+@step_function("probability", merge="prod", contrast=None, of_written=True)
+def probability(p: Prediction | Written, *, logprob: bool = False) -> Float[Tensor, " n"]:
     """The written token's probability, or its natural logarithm with ``logprob=True``."""
-    log = logit(p) - p.logits.logsumexp(-1)
+    log = p.written - p.normalizer
     return log if logprob else log.exp()
 
 
@@ -31,14 +31,14 @@ def entropy(p: Prediction) -> Float[Tensor, " n"]:
     return -(log.exp() * log.clamp_min(-1e30)).sum(-1)
 
 
-@step_function("crossentropy", merge="sum", contrast=None)
-def crossentropy(p: Prediction) -> Float[Tensor, " n"]:
+@step_function("crossentropy", merge="sum", contrast=None, of_written=True)
+def crossentropy(p: Prediction | Written) -> Float[Tensor, " n"]:
     """The written token's surprisal, ``-ln p``, in nats."""
     return -probability(p, logprob=True)
 
 
-@step_function("perplexity", merge="prod", contrast=None)
-def perplexity(p: Prediction) -> Float[Tensor, " n"]:
+@step_function("perplexity", merge="prod", contrast=None, of_written=True)
+def perplexity(p: Prediction | Written) -> Float[Tensor, " n"]:
     """``e`` to the surprisal in nats, which is one over the probability."""
     return crossentropy(p).exp()
 
@@ -65,8 +65,10 @@ def top_p_size(p: Prediction, *, top_p: float = 0.9) -> Float[Tensor, " n"]:
     return ((reached < top_p).sum(-1) + 1).clamp_max(p.logits.shape[-1]).to(p.logits.dtype)
 
 
-@step_function("mc_dropout_prob_avg", merge="prod", contrast=None, passes="n_mcd_steps")
-def mc_dropout_prob_avg(p: Prediction, *, n_mcd_steps: int = 5, logprob: bool = False, seed: int = 0) -> Float[Tensor, " n"]:
+@step_function("mc_dropout_prob_avg", merge="prod", contrast=None, passes="n_mcd_steps", of_written=True)
+def mc_dropout_prob_avg(
+    p: Prediction | Written, *, n_mcd_steps: int = 5, logprob: bool = False, seed: int = 0
+) -> Float[Tensor, " n"]:
     """The written token's probability, averaged over forwards in which the model drops units (gal2016dropout).
 
     The engine runs the forwards, each with draws of its own that are the same for every variant of a text; gradients are

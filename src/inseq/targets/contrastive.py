@@ -6,43 +6,46 @@ Where the two differ by a context, the output that is explained is the one with 
 from __future__ import annotations
 
 import math
+from typing import TypeVar
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from inseq.engine.requests import Prediction
+from inseq.engine.requests import Prediction, Written
 from inseq.errors import ArgumentError
 from inseq.targets._step_function import step_function
 from inseq.targets.basic import logit, probability
 
+P = TypeVar("P", Prediction, Prediction | Written)
 
-@step_function("contrast_logits", merge="sum", contrast="token")
-def contrast_logits(p: Prediction) -> Float[Tensor, " n"]:
+
+@step_function("contrast_logits", merge="sum", contrast="token", of_written=True)
+def contrast_logits(p: Prediction | Written) -> Float[Tensor, " n"]:
     """The contrast token's logit."""
     return logit(_contrast(p))
 
 
-@step_function("contrast_prob", merge="prod", contrast="token")
-def contrast_prob(p: Prediction, *, logprob: bool = False) -> Float[Tensor, " n"]:
+@step_function("contrast_prob", merge="prod", contrast="token", of_written=True)
+def contrast_prob(p: Prediction | Written, *, logprob: bool = False) -> Float[Tensor, " n"]:
     """The contrast token's probability, or its natural logarithm with ``logprob=True``."""
     return probability(_contrast(p), logprob=logprob)
 
 
-@step_function("contrast_logits_diff", merge="sum", contrast="token", difference=True)
-def contrast_logits_diff(p: Prediction) -> Float[Tensor, " n"]:
+@step_function("contrast_logits_diff", merge="sum", contrast="token", difference=True, of_written=True)
+def contrast_logits_diff(p: Prediction | Written) -> Float[Tensor, " n"]:
     """By how much the written token's logit exceeds the contrast token's (yin2022interpreting)."""
     return logit(p) - logit(_contrast(p))
 
 
-@step_function("contrast_prob_diff", merge="absmax", contrast="token", difference=True)
-def contrast_prob_diff(p: Prediction, *, logprob: bool = False) -> Float[Tensor, " n"]:
+@step_function("contrast_prob_diff", merge="absmax", contrast="token", difference=True, of_written=True)
+def contrast_prob_diff(p: Prediction | Written, *, logprob: bool = False) -> Float[Tensor, " n"]:
     """By how much the written token's probability exceeds the contrast token's; of logarithms with ``logprob=True``."""
     return probability(p, logprob=logprob) - probability(_contrast(p), logprob=logprob)
 
 
-@step_function("pcxmi", merge="sum", contrast="token", difference=True)
-def pcxmi(p: Prediction) -> Float[Tensor, " n"]:
+@step_function("pcxmi", merge="sum", contrast="token", difference=True, of_written=True)
+def pcxmi(p: Prediction | Written) -> Float[Tensor, " n"]:
     """Pointwise conditional cross-mutual information, ``ln p - ln p'``, in nats: above zero where the context helps.
 
     The natural logarithm is that of the authors' own measurements (fernandes2023when).
@@ -50,8 +53,8 @@ def pcxmi(p: Prediction) -> Float[Tensor, " n"]:
     return probability(p, logprob=True) - probability(_contrast(p), logprob=True)
 
 
-@step_function("in_context_pvi", merge="sum", contrast="token", difference=True)
-def in_context_pvi(p: Prediction) -> Float[Tensor, " n"]:
+@step_function("in_context_pvi", merge="sum", contrast="token", difference=True, of_written=True)
+def in_context_pvi(p: Prediction | Written) -> Float[Tensor, " n"]:
     """Pointwise usable information of a prompt, ``log2 p - log2 p'``, in bits: above zero where it helps (lu2023measuring)."""
     return pcxmi(p) / math.log(2)
 
@@ -99,7 +102,7 @@ def _check_filters(top_k: int, top_p: float, at_least: int) -> None:
         raise ArgumentError(f"min_tokens_to_keep={at_least} must be at least 1.")
 
 
-def _contrast(p: Prediction) -> Prediction:
+def _contrast(p: P) -> P:
     if p.contrast is None:
         raise ArgumentError(
             "A contrastive step function compares the output with another one, and there is none: pass contrast_targets= "

@@ -77,6 +77,7 @@ def readable(pieces: Sequence[str], special: Sequence[bool], alphabet: Alphabet)
     return texts
 
 
+@lru_cache(maxsize=2**16)
 def _bytes(piece: str, alphabet: Alphabet) -> bytes:
     if alphabet is Alphabet.BYTES:
         table = byte_of_char()
@@ -93,6 +94,8 @@ def _bytes(piece: str, alphabet: Alphabet) -> bytes:
 
 def _cut(data: bytes) -> bool:
     """Whether the bytes end inside a character that further bytes could complete."""
+    if data.isascii():
+        return False
     for back in range(1, min(4, len(data)) + 1):
         byte = data[-back]
         if byte >= 0xC0:

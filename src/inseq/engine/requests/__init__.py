@@ -29,6 +29,7 @@ from inseq.engine.requests.prediction import (
     StepForward,
     StepFunction,
     Target,
+    Written,
 )
 from inseq.engine.requests.variants import (
     Deleted,
@@ -86,6 +87,7 @@ __all__ = [
     "StepFunction",
     "Target",
     "Variants",
+    "Written",
     "between",
     "gather",
     "total",

@@ -64,7 +64,7 @@ class Attended:
     def at_steps(self, n_keys: int) -> Float[Tensor, "head step key"]:
         """The weights by which the positions that predict the steps read; keys beyond the block hold zeros."""
         queries = self.weights[:, self.at.to(self.weights.device)]
-        return pad(queries, (0, n_keys - queries.shape[-1]))
+        return queries if queries.shape[-1] == n_keys else pad(queries, (0, n_keys - queries.shape[-1]))
 
 
 @runtime_checkable

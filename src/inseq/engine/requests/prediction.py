@@ -26,6 +26,38 @@ class Prediction:
     ids: Int[Tensor, " n"]
     contrast: Prediction | None = None
 
+    @property
+    def written(self) -> Float[Tensor, " n"]:
+        """The written tokens' logits."""
+        return self.logits.gather(-1, self.ids[:, None])[:, 0]
+
+    @property
+    def normalizer(self) -> Float[Tensor, " n"]:
+        """The logarithm of the sum of the exponentiated logits: what they lack to be logarithms of probabilities."""
+        return self.logits.logsumexp(-1)
+
+
+@dataclass(frozen=True, eq=False)
+class Written:
+    """Predictions of which no logits stand but the written tokens' own; the normalizer is computed where it is asked for.
+
+    Attributes:
+        written: the written tokens' logits.
+        normalize: computes the normalizer.
+        ids: the written tokens.
+        contrast: what these are compared with, where a contrast was given.
+    """
+
+    written: Float[Tensor, " n"]
+    normalize: Callable[[], Float[Tensor, " n"]]
+    ids: Int[Tensor, " n"]
+    contrast: Written | None = None
+
+    @property
+    def normalizer(self) -> Float[Tensor, " n"]:
+        """See :attr:`Prediction.normalizer`."""
+        return self.normalize()
+
 
 StepFunction = Callable[[Prediction], Float[Tensor, " n"]]
 
@@ -65,6 +97,7 @@ class Target:
         seed: of those passes.
         stepwise: whether every step is run by itself, with a forward of the whole model that ends at its prefix.
         axes: how many axes its values have beyond that of the predictions; a method's own function may have some.
+        of_written: whether the function asks of predictions no more than :class:`Written` has, so that no logits need stand.
     """
 
     function: Callable[[Any], Any]
@@ -74,6 +107,7 @@ class Target:
     seed: int = 0
     stepwise: bool = False
     axes: int = 0
+    of_written: bool = False
 
     @staticmethod
     def of(function: StepFunction | Target) -> Target:

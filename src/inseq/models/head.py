@@ -1,0 +1,175 @@
+"""The vocabulary matrix in closed form: what is asked of predictions, without a row of logits ever standing whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from inseq.models.adapter import Adapter, Inputs
+from inseq.models.edits import guest, is_out_of_memory
+
+TILE = {"cpu": (512, 1024)}
+"""Predictions and tokens of the vocabulary at a time, by kind of device: a processor's tile stays in its cache."""
+
+ACCELERATOR_TILE = (2**11, 2**15)
+
+MAGNITUDES = (0.0, 1.0, 8.0, 64.0, 256.0)
+"""Of the logits that the proof is made with: a cap shows at large ones, a bias at small ones."""
+
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5}
+TOLERANCE_HALF = 3e-2
+
+
+@dataclass(frozen=True, eq=False)
+class LinearHead:
+    """A vocabulary matrix whose product is the model's logits, with nothing done to them afterwards but a shift.
+
+    Attributes:
+        module: the matrix and its bias.
+        shift: what the model adds to the logits afterwards.
+    """
+
+    module: nn.Linear
+    shift: Float[Tensor, " vocab"] | None = None
+
+    def logits(self, hidden: Float[Tensor, "*n hidden"]) -> Float[Tensor, "*n vocab"]:
+        """All predictions, in the model's own type."""
+        return self._part(hidden, slice(None))
+
+    def chosen(self, hidden: Float[Tensor, "n hidden"], ids: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
+        """One token's logit of each prediction, rounded as the model rounds it."""
+        weight, bias, ids = self.module.weight, self.module.bias, ids.to(hidden.device)
+        found = (_wide(hidden) * _wide(weight[ids])).sum(-1)
+        found = (found if bias is None else found + _wide(bias[ids])).to(hidden.dtype)
+        return _wide(found if self.shift is None else found + self.shift[ids])
+
+    def normalizer(self, hidden: Float[Tensor, "n hidden"]) -> Float[Tensor, " n"]:
+        """The logarithm of the sum of all exponentiated logits, summed over tiles of the vocabulary as they come."""
+        found = _wide(hidden.new_empty(len(hidden)))
+        for rows, columns in self._tiles(hidden):
+            largest = torch.full_like(found[rows], -torch.inf)
+            total = torch.zeros_like(largest)
+            for some in columns:
+                tile = _wide(self._part(hidden[rows], some))
+                above = torch.maximum(largest, tile.amax(-1))
+                held = above.clamp_min(torch.finfo(above.dtype).min)
+                total = total * (largest - held).exp_() + tile.sub_(held[:, None]).exp_().sum(-1)
+                largest = above
+            found[rows] = total.log_() + held
+        return found
+
+    def cotangents(
+        self,
+        hidden: Float[Tensor, "n hidden"],
+        normalizer: Float[Tensor, " n"],
+        by_normalizer: Float[Tensor, " n"],
+        by_chosen: Sequence[tuple[Int[Tensor, " n"], Float[Tensor, " n"]]],
+    ) -> Float[Tensor, "n hidden"]:
+        """The gradient at the hidden states of any function of chosen logits and normalizers.
+
+        A logit's gradient is its token's row of the matrix, the normalizer's the mean row under the prediction; so that of a
+        probability is ``p_y (W_y - sum_v p_v W_v)``.
+
+        Args:
+            hidden: what enters the matrix.
+            normalizer: see :meth:`normalizer`.
+            by_normalizer: the function's derivative by it.
+            by_chosen: ids, and the function's derivative by their logits.
+        """
+        weight = self.module.weight
+        found = torch.zeros_like(_wide(hidden))
+        for rows, columns in self._tiles(hidden) if by_normalizer.any() else ():
+            for some in columns:
+                share = _wide(self._part(hidden[rows], some)).sub_(normalizer[rows, None]).exp_()
+                found[rows] += share.mul_(by_normalizer[rows, None]) @ _wide(weight[some])
+        for ids, derivative in by_chosen:
+            found += derivative[:, None] * _wide(weight[ids.to(weight.device)])
+        return found
+
+    def _part(self, hidden: Tensor, columns: slice) -> Tensor:
+        bias = None if self.module.bias is None else self.module.bias[columns]
+        found = linear(hidden, self.module.weight[columns], bias)
+        return found if self.shift is None else found + self.shift[columns]
+
+    def _tiles(self, hidden: Tensor) -> Iterator[tuple[slice, list[slice]]]:
+        """Some predictions at a time, and for these all parts of the vocabulary."""
+        size, width = TILE.get(hidden.device.type, ACCELERATOR_TILE)
+        columns = [slice(start, start + width) for start in range(0, len(self.module.weight), width)]
+        for start in range(0, len(hidden), size):
+            yield slice(start, start + size), columns
+
+
+def prepare_head(adapter: Adapter) -> LinearHead | None:
+    """The model's head in closed form, where it has one; found out by comparison, at first use.
+
+    None where the head is no plain matrix, or where the model does more to its logits than to shift them, as a soft cap or
+    a scale does: then its own head has to be run.
+    """
+    head = _plain(adapter.head)
+    if head is None:
+        return None
+    if adapter.linear_logits is None:
+        with guest(adapter.model):
+            shifts = [None, *(b for b in adapter.model.buffers(recurse=False) if b.numel() == len(head.weight))]
+            proven = [s for s in shifts if _is_linear(adapter, LinearHead(head, None if s is None else s.flatten()))]
+        adapter.linear_logits = bool(proven)
+        adapter.logits_shift = proven[0] if proven else None
+    shift = adapter.logits_shift
+    return LinearHead(head, None if shift is None else shift.flatten()) if adapter.linear_logits else None
+
+
+def _plain(head: nn.Module) -> nn.Linear | None:
+    """The head, if it is a matrix that nobody has changed: no hook, no function of its own, its weights in place."""
+    watched = head._forward_hooks or head._forward_pre_hooks or "forward" in vars(head)
+    plain = type(head) is nn.Linear and not watched and head.weight.device.type != "meta"
+    return cast("nn.Linear", head) if plain else None
+
+
+def _is_linear(adapter: Adapter, head: LinearHead) -> bool:
+    """Whether the model's own logits are those of the closed form: asked with hidden states that give logits of all sizes."""
+    weight = head.module.weight
+    n = len(MAGNITUDES)
+    drawn = torch.randn(n, weight.shape[1], generator=torch.Generator().manual_seed(0)).to(weight)
+    sizes = torch.tensor(MAGNITUDES).to(drawn)
+    probes = drawn * (sizes / linear(drawn, weight).abs().amax(-1).clamp_min(1e-6))[:, None]
+
+    def exchange(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (probes[None].to(args[0]), *args[1:])
+
+    handle = head.module.register_forward_pre_hook(exchange)
+    try:
+        own = adapter.read(_inputs(adapter, n)).logits
+        none = adapter.read(_inputs(adapter, n), n_predicted=0).logits
+    except (TypeError, ValueError, RuntimeError, AttributeError, IndexError, KeyError, NotImplementedError) as error:
+        if is_out_of_memory(error):
+            raise
+        return False
+    finally:
+        handle.remove()
+    closed = head.logits(probes)
+    if own.shape != (1, *closed.shape) or none.shape[1] != 0:
+        return False
+    gap = (_wide(own[0].to(closed.device)) - _wide(closed)).abs()
+    allowed = TOLERANCE.get(closed.dtype, TOLERANCE_HALF) * sizes.clamp_min(1).to(gap)
+    return bool(((gap <= allowed[:, None]) | (own[0].to(closed.device) == closed)).all())
+
+
+def _inputs(adapter: Adapter, n: int) -> Inputs:
+    def side(name: str) -> Tensor:
+        table = adapter.tables[name]
+        return table.embed(torch.arange(13, 13 + n) % len(table.weight))[None]
+
+    source = side("source") if "source" in adapter.tables else None
+    decoder = side("decoder")
+    keep = None if source is None else torch.ones_like(source[:, :, 0], dtype=torch.bool)
+    return Inputs(source, keep, decoder, torch.arange(n, device=decoder.device)[None])
+
+
+def _wide(values: Tensor) -> Tensor:
+    return values.to(torch.promote_types(values.dtype, torch.float32))
