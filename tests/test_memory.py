@@ -119,14 +119,16 @@ def test_bytes_of_long_rows_follow_from_short_ones(name: str, kind: str) -> None
     made, _ = harness.adapter(name)
     sourced = zoo.ZOO[name].encoder_decoder
     n, m = 60, 45 if sourced else 0
-    x = made.example([5 + i % 60 for i in range(m)], [5 + i % 70 for i in range(n + 1)], n, [n], attribute_target=True)
+    steps = [n - 1, n] if kind == "gradient" else [n]
+    x = made.example([5 + i % 60 for i in range(m)], [5 + i % 70 for i in range(n + 1)], n - 1, steps, attribute_target=True)
     request = request_of(kind, x)
+    own = range(len(steps))
     measures = Measures(made)
     run = Run(Target(harness.function("probability"), contrast="none"), {}, None)
     with guest(made.model), fused_activations(made.model):
         footprint = measured(measures, request)
         assert footprint is not None
-        packed = pack([Job(request, range(1), range(1))])
+        packed = pack([Job(request, range(1), own, sums=own, block=len(steps) - 1)])
         with Allocated() as allocated:
             found = list(measures.measure(packed, run, Budget(2**20, 2**20, 1)))
     assert found

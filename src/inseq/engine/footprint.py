@@ -20,6 +20,7 @@ from inseq.engine.requests import Attended, Capture, Gradient, Original, Predict
 from inseq.models.adapter import Adapter
 from inseq.models.blocks import BLOCK, splits
 from inseq.models.edits import is_out_of_memory
+from inseq.models.head import prepare_head
 
 LENGTHS = (8, 16, 32)
 """Of the small measurements: bytes are polynomials of degree two in a row's lengths, exactly so at each operation."""
@@ -145,6 +146,7 @@ def measured(measures: Measures, request: Request[Any]) -> Footprint | None:
     lengths = [longest * length // LENGTHS[-1] for length in LENGTHS]
     sourced = "source" in adapter.tables
     shapes = [(lengths[a] if sourced else 0, lengths[b]) for a, b in (SHAPES if sourced else ((0, 0), (0, 1), (0, 2)))]
+    prepare_head(adapter)
     counters, measures.counters = measures.counters, Counters()
     try:
         traces = [_trace(measures, request, *shape) for shape in shapes]
@@ -177,7 +179,7 @@ def _trace(measures: Measures, request: Request[Any], source: int, decoder: int)
             list(measures.measure(pack([job]), run, Budget(tokens=1, logits=2**20, cotangents=1)))
         finally:
             hook.remove()
-    return allocated.moments, ended[0]
+    return allocated.moments, ended[0] if ended else len(allocated.moments) - 1
 
 
 def _small(adapter: Adapter, request: Request[Any], source: int, decoder: int, n_steps: int) -> Request[Any]:
