@@ -24,6 +24,7 @@ from inseq.engine.progress import Progress, time_text
 from inseq.engine.requests import Capture, Gradient, Request, Rescale, Score, Target
 from inseq.engine.scheduler import Engine
 from inseq.errors import ArgumentError
+from inseq.methods import method as methods
 from inseq.methods.flow import _Rollout
 from inseq.methods.relevance import ATTNLRP, GIM
 from inseq.models.edits import fused_activations, guest
@@ -175,7 +176,7 @@ def test_more_memory_means_more_at_once(model: inseq.AttributionModel) -> None:
     plans = [explain(model, method="occlusion", memory=memory).info["plan"] for memory in ("2 MB", "8 MB", "1 GB")]
     rows = [plan["rows"] for plan in plans]
     assert rows == sorted(set(rows))
-    products = [explain(model, t=16, memory=memory).info["plan"]["products"] for memory in ("3 MB", "4 MB", "1 GB")]
+    products = [explain(model, t=16, memory=memory).info["plan"]["products"] for memory in ("4.3 MB", "12 MB", "1 GB")]
     assert products == sorted(set(products))
 
 
@@ -200,15 +201,15 @@ def test_the_plan_is_in_the_info_and_survives_a_file(model: inseq.AttributionMod
 
 
 def test_granular_scores_take_a_quarter_of_the_memory_at_most(model: inseq.AttributionModel) -> None:
-    entries = 208 * 8 * 32
-    kept = explain(model, memory=4 * 3 * 4 * entries)
-    reduced = explain(model, memory=4 * 3 * 4 * entries - 4)
+    entries, texts = 100 * 40 * 32, {"n": 60, "t": 40}
+    kept = explain(model, memory=4 * 3 * 4 * entries, **texts)
+    reduced = explain(model, memory=4 * 3 * 4 * entries - 4, **texts)
     assert kept[0].target_attributions.ndim == 3
     assert kept.info["plan"]["granular"]
     assert not any("reduced" in note for note in kept.info["notes"])
     assert reduced[0].target_attributions.ndim == 2
     assert not reduced.info["plan"]["granular"]
-    assert "scores were reduced over dim as they streamed: kept whole they would take 624 KiB" in reduced.info["notes"][-1]
+    assert "scores were reduced over dim as they streamed: kept whole they would take 1 MiB" in reduced.info["notes"][-1]
     assert (
         relative(reduced.aggregate()[0].target_attributions.nan_to_num(), kept.aggregate()[0].target_attributions.nan_to_num())
         < 1e-5
@@ -220,12 +221,12 @@ def test_granular_scores_that_do_not_fit_are_refused_where_asked_for(model: inse
         explain(model, memory=500_000, granular=True)
 
 
-@pytest.mark.parametrize(("method", "memory"), [("attention", "90 MiB"), ("value_zeroing", "20 MiB")])
-def test_the_encoders_own_matrix_counts(method: str, memory: str) -> None:
+def test_the_encoders_own_matrix_counts() -> None:
+    assert methods["value_zeroing"].facts["encoder_matrix"]
     t5 = inseq.load_model(zoo.build("t5"), tokenizer=zoo.tokenizer("words_eos"))
-    texts = {"input_texts": words(500), "generated_texts": "w1 w2", "method": method, "show_progress": False}
+    texts = {"input_texts": words(500), "generated_texts": "w1 w2", "method": "attention", "show_progress": False}
     assert t5.attribute(**texts, memory="1 GiB").info["plan"]["granular"]
-    assert not t5.attribute(**texts, memory=memory).info["plan"]["granular"]
+    assert not t5.attribute(**texts, memory="90 MiB").info["plan"]["granular"]
 
 
 @pytest.mark.parametrize("method", ["attention", "attention_rollout", "alti", "value_zeroing"])
@@ -237,12 +238,13 @@ def test_no_two_layers_stand_at_once(method: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["integrated_gradients", "gradient_shap", "smooth_grad"])
-def test_the_peak_does_not_depend_on_how_many_points_there_are(model: inseq.AttributionModel, method: str) -> None:
+def test_the_peak_does_not_grow_with_the_number_of_points(model: inseq.AttributionModel, method: str) -> None:
     option = "n_steps" if method == "integrated_gradients" else "n_samples"
     options = {"n": 60, "method": method, "granular": False, "memory": "3 MB"}
+    explain(model, **options, **{option: 2})
     few, many = (counted(model, **options, **{option: n})[1] for n in (30, 200))
     assert few <= 3 * 10**6
-    assert many == pytest.approx(few, rel=0.02)
+    assert many <= 1.02 * few
 
 
 def test_shapley_sampling_keeps_no_table_of_what_is_missing() -> None:
@@ -266,7 +268,7 @@ def test_products_are_halved_before_rows(monkeypatch: pytest.MonkeyPatch) -> Non
     grad = torch.autograd.grad
 
     def small(outputs: Any, inputs: Any, grads: Any = None, **kwargs: Any) -> Any:
-        if kwargs.get("is_grads_batched") and len(grads) > 2:
+        if kwargs.get("is_grads_batched") and len(grads[0]) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory (pretended)")
         return grad(outputs, inputs, grads, **kwargs)
 

@@ -213,14 +213,12 @@ def jobs_of(
             )
         return [Job(request, variants, range(i, i + 1), sums=range(k, k + 1)) for k, part in enumerate(parts) for i in part]
     if beginnings:
-        block = graph_size(x, overhead)
-        if most is not None and most < min(block, len(parts)):
-            block = 2 ** (most.bit_length() - 1)
-        return [Job(request, variants, range(n), sums=range(len(parts)), block=block)]
-    size = block_size(x, overhead)
+        size, block = len(parts), graph_size(x, overhead)
+    else:
+        size, block = block_size(x, overhead), 0
     size = size if most is None else min(size, most)
     blocks = [range(a, min(a + size, len(parts))) for a in range(0, len(parts), size)]
-    return [Job(request, variants, range(parts[s[0]].start, parts[s[-1]].stop), sums=s) for s in blocks]
+    return [Job(request, variants, range(parts[s[0]].start, parts[s[-1]].stop), sums=s, block=block) for s in blocks]
 
 
 def block_size(x: Example, overhead: int) -> int:

@@ -229,12 +229,12 @@ class Engine:
         return True
 
     def _run_batch(self, batch: Sequence[Job], answers: Mapping[int, Answer], run: Run, budget: Budget) -> None:
-        if self._plan is not None:
-            self._plan.ran(batch, budget, self.adapter)
         for job, contribution in self._measures.measure(pack(batch), run, budget):
             answers[id(job.request)].add(job, contribution)
             self._added.append(job)
             run.bar.ran(job)
+        if self._plan is not None:
+            self._plan.ran(batch, budget, self.adapter)
 
 
 def _rest(job: Job, added: Sequence[Job]) -> Job | None:
