@@ -75,6 +75,7 @@ def test_a_contrast_costs_one_forward_for_all_texts(name: str) -> None:
         return found.info["counters"]["forwards"]
 
     contrasts = list(chosen.contrasts)
+    forwards(method="occlusion", step_scores=["entropy"])
     for method in ("saliency", "occlusion", "dummy"):
         plain, bare = forwards(method=method, step_scores=["entropy"]), forwards(method=method)
         scores = list(slow.TWO)

@@ -66,10 +66,6 @@ TOKENS: dict[str, Callable[[Sizes], int]] = {
     # the model's own predictions and the example at its full width; the probes; a check of each step at its own prefix
     "reagent": lambda x: (x.width - 1) + x.width + 2 * x.width + 2 * x.steps * x.width,
 }
-REPLAYS: dict[str, Callable[[Sizes], int]] = {
-    # a row for every token whose values are zeroed and one that is clean, in each attention of each layer
-    "value_zeroing": lambda x: LAYERS * ((x.prefix + 1) + (2 * (x.source + 1) if x.source else 0)),
-}
 
 
 @pytest.mark.parametrize(("method", "name"), served(NAMES))
@@ -82,7 +78,7 @@ def test_costs_are_formulas_of_the_lengths(name: str, method: str, target: int, 
     assert counted.rows == rows
     assert counted.tokens == TOKENS.get(method, lambda x: rows * x.width)(x)
     assert counted.vjps == (x.steps if row.products else 0)
-    assert counted.replays == REPLAYS.get(method, lambda x: 0)(x)
+    assert (counted.replays > 0) is (method == "value_zeroing"), "how many it has is in test_replays.py"
 
 
 @pytest.mark.parametrize(("method", "name"), served(NAMES))

@@ -114,7 +114,7 @@ def test_out_of_memory_halves_and_goes_on_with_the_same_numbers(starved: list[in
     chosen = harness.cases("gpt2") * 2
     found, engine = harness.run(made, chosen, method, recorded=["probability"], **METHODS[method].options)
     assert starved
-    assert engine.budget.tokens < 2048
+    assert engine.budget != Engine(made).budget
     for case, (attribution, scores) in zip(chosen, found, strict=True):
         assert relative(attribution.scores, METHODS[method].slow(case, ref.probability)) < 5 * TOLERANCE
         assert relative(scores["probability"], ref.step_scores(case, ref.probability)) < TOLERANCE
@@ -183,7 +183,7 @@ def test_products_one_by_one_where_batched_ones_fail(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(torch.autograd, "grad", refusing)
     ((found, _),), engine = harness.run(made, [case], "saliency")
-    assert engine._measures._backward.batched == {None: False}
+    assert engine._measures._backward.batched == {(None, "cut"): False}
     monkeypatch.undo()
     assert relative(found.scores, ref.saliency(case, ref.probability)) < 5 * TOLERANCE
 

@@ -139,7 +139,7 @@ def test_going_on_with_little_memory_and_many_examples(name: str, removal: str, 
     monkeypatch.setattr(scheduler, "reusing", lambda *args: plans.append(reuse.reusing(*args)) or plans[-1])
     reused, engine = harness.run(made, cases, "occlusion", "logit", recorded=["entropy"], removal=removal, budget=tight)
     assert refused
-    assert engine.budget.tokens == 20
+    assert engine.budget.tokens <= 20
     assert len(plans) == len(cases)
     assert all(plan[0].memory.tensors == () for plan in plans)
     for (a, scores), (b, others) in zip(plain, reused, strict=True):

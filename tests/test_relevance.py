@@ -26,6 +26,7 @@ from inseq.engine.scheduler import Engine
 from inseq.errors import UnsupportedModelError
 from inseq.methods import method as methods
 from inseq.methods.relevance import ATTNLRP, CP_LRP, FROZEN, GIM
+from inseq.models import blocks
 from inseq.models.adapter import Adapter
 from inseq.models.edits import attention_implementation, fused_activations, guest
 
@@ -194,7 +195,7 @@ def test_attention_in_one_operation_is_taken_apart(name: str, method: str, monke
     made, _ = harness.adapter(name, "sdpa")
     case = harness.cases(name, "sdpa")[0]
     expected = scores(made, case, method)
-    monkeypatch.setattr(edited, "attention_implementation", lambda model, name: attention_implementation(model, "sdpa"))
+    monkeypatch.setattr(blocks, "attention_implementation", lambda model, name: attention_implementation(model, "sdpa"))
     assert relative(scores(made, case, method), expected) < 1e-5
 
 
@@ -244,7 +245,7 @@ def test_different_edits_share_no_batch_and_disturb_no_number() -> None:
     ):
         assert relative(found.scores, scores(made, case, m)) < 2e-5
     assert engine.counters.forwards >= len(names)
-    assert len(engine._measures._batched) == len(names)
+    assert len(engine._measures._backward.batched) == len(names)
 
 
 @pytest.mark.parametrize("method", EDITS)

@@ -94,6 +94,7 @@ def test_dropout_averages(name: str) -> None:
     """A mean of probabilities, each from draws of its own; without dropout it is the plain one, and the result says so."""
     model, chosen = compared.load(name), compared.texts(name)
     arguments: dict[str, Any] = {"attribute_target": True, **QUIET}
+    model.attribute(chosen.inputs, chosen.outputs, method="occlusion", **arguments)
     found = model.attribute(
         chosen.inputs,
         chosen.outputs,

@@ -44,7 +44,7 @@ class Backward:
     adapter: Adapter
     count: Callable[[Packed | int], None]
     taps: Callable[[Packed, Sequence[Any]], list[Tap]]
-    batched: dict[Edit | None, bool] = field(default_factory=dict)
+    batched: dict[tuple[Edit | None, str], bool] = field(default_factory=dict)
 
     def in_blocks(
         self, packed: Packed, target: Target, kept: Mapping[int, Tensor], budget: Budget, record: Record
@@ -142,17 +142,18 @@ class Backward:
 
     def _can_batch(self, edit: Edit | None, graph: Graph, body: Body, n_sums: int, leaves: Sequence[Tensor]) -> bool:
         """Whether batched products equal single ones on this model under this edit: measured once, at first use."""
-        if edit not in self.batched:
+        key = edit, graph.way
+        if key not in self.batched:
             try:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")
                     a, b = (next(body_gradients(graph, body, min(2, n_sums), leaves, ALL, kind))[1] for kind in (True, False))
-                self.batched[edit] = all(_close(one, other) for one, other in zip(a, b, strict=True))
+                self.batched[key] = all(_close(one, other) for one, other in zip(a, b, strict=True))
             except (RuntimeError, NotImplementedError) as error:
                 if is_out_of_memory(error):
                     raise
-                self.batched[edit] = False
-        return self.batched[edit]
+                self.batched[key] = False
+        return self.batched[key]
 
 
 def has_beginnings(request: Request[Any], adapter: Adapter) -> bool:

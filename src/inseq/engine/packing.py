@@ -201,7 +201,8 @@ def jobs_of(
         )
     n = len(x.at)
     if not isinstance(request, Gradient):
-        size = min(n if causal else 1, n if most is None else most)
+        size = n if most is None or isinstance(request, Activations) else min(n, most)
+        size = size if causal else 1
         return [Job(request, variants, range(a, min(a + size, n))) for a in range(0, n, size)]
     parts = x.parts
     if not causal:

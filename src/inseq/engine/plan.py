@@ -184,16 +184,17 @@ class Plan:
         row, product = footprint.row(source, decoder), footprint.product(source, decoder)
         steps = max(1, min(n_steps, (free - row) // (2 * step))) if graph else n_steps
         each = row + steps * step
-        rows = max(1, min(free // each, budget.tokens // width, n_rows))
+        fitting = max(1, free // each)
+        rows = max(1, min(fitting, budget.tokens // width, n_rows))
         products = 1 + max(0, (free - rows * each) // max(1, rows * product)) if graph else 1
         inside = isinstance(request, Capture | Replay)
         return replace(
             budget,
-            tokens=max(width, min(budget.tokens, (free - rows * each) // (PIECE * dim))) if inside else rows * width,
+            tokens=max(width, min(budget.tokens, (free - rows * each) // (PIECE * dim) if inside else fitting * width)),
             rows=rows,
             logits=max(1, (free - rows * row) // (4 * LOGITS[graph])),
             cotangents=min(budget.cotangents, rows * products * width * dim),
-            results=steps * width * dim,
+            results=budget.results if steps == n_steps else steps * width * dim,
         )
 
     def _too_small(self, least: int, request: Request[Any], adapter: Adapter) -> None:

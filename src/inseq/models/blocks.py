@@ -34,7 +34,8 @@ def eager_attention(adapter: Adapter, inputs: Inputs, rules: Rules, weights: int
         block: entries of a block's weights.
     """
     longest = max(side.shape[1] for side in (inputs.source, inputs.decoder) if side is not None)
-    if len(inputs.decoder) * adapter.axis_size("head") * longest**2 <= weights or not splits(adapter):
+    apart = adapter.attention_sites is None
+    if apart or len(inputs.decoder) * adapter.axis_size("head") * longest**2 <= weights or not splits(adapter):
         with attention_implementation(adapter.model, "eager"):
             yield
     else:

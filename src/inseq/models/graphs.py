@@ -47,12 +47,14 @@ class Graph:
         encoded: what lies between an encoder's embeddings and the decoder.
         hidden: what enters the vocabulary matrix, at all positions.
         last: the last layer, where it was cut out.
+        way: how it was made.
     """
 
     inputs: Inputs
     encoded: Encoded | None
     hidden: Float[Tensor, "row decoder hidden"]
     last: LastLayer | None
+    way: Way = "plain"
 
     def body(self, cotangents: Float[Tensor, "row prediction hidden"], at: Int[Tensor, "row prediction"], sums: Sums) -> Body:
         """Products that enter where the scores' gradients are ``cotangents``."""
@@ -106,7 +108,7 @@ class Graphs:
         cut: Any = last_layer_cut(self.adapter, self._tape) if self.way == "cut" else nullcontext()
         with fused(model, self._tape, encoder) if self.way != "plain" else nullcontext(), cut as last:
             reading = self.adapter.read(inputs, differentiable=True)
-        return Graph(inputs, self._encoded, reading.hidden, last), reading
+        return Graph(inputs, self._encoded, reading.hidden, last, self.way), reading
 
 
 @contextmanager
