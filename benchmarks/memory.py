@@ -83,13 +83,15 @@ def run_one(family: str, method: str, n: int, t: int, memory: str, seconds: int)
     """Explain one long text in this process: peak resident memory above the idle model in MiB, and CPU seconds."""
     import torch
     import transformers
-    from worker import measured, word_tokenizer
+    from measure import measured
+    from models import word_tokenizer
 
     import inseq
 
     torch.set_num_threads(1)
     transformers.logging.set_verbosity_error()
-    loaded = inseq.load_model(model_of(family, n + t + 1), tokenizer=word_tokenizer(SIZES["vocabulary"]))
+    model = model_of(family, n + t + 1)
+    loaded = inseq.load_model(model, tokenizer=word_tokenizer(model))
     options = dict(OPTIONS.get(method, {}))
     if method.startswith("layer_"):
         options["target_layer"] = LAYERS[family]
