@@ -147,9 +147,7 @@ class Replays:
         clean = [wide(out[at]) for out, at in zip(outputs, self._places(visit, whole), strict=True)]
         changes = [torch.zeros(reached.shape, dtype=c.dtype) for reached, c in zip(visit.reached, clean, strict=True)]
         n_positions = visit.layer.output.shape[1] if whole else None
-        for group in _groups(
-            visit.reached, int(self.budget.tokens / float(__import__("os").environ.get("DIV", "1"))), n_positions
-        ):
+        for group in _groups(visit.reached, self.budget.tokens, n_positions):
             outputs, first = self._run(run, visit.zeroed(group)), 0
             for span in group:
                 rows = slice(first, first := first + len(span.tokens))
