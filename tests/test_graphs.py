@@ -157,5 +157,6 @@ def test_out_of_memory_between_blocks_repeats_no_part(monkeypatch: pytest.Monkey
     ((found, scores),), engine = harness.run(made, [case], "saliency", recorded=["probability"], budget=ample)
     assert refused
     assert engine.counters.forwards == 2
+    assert engine.counters.vjps == len(case.positions)
     assert relative(found.scores, ref.saliency(case, ref.probability)) < 5 * TOLERANCE
     assert relative(scores["probability"], ref.step_scores(case, ref.probability)) < TOLERANCE

@@ -180,6 +180,16 @@ def test_more_memory_means_more_at_once(model: inseq.AttributionModel) -> None:
     assert products == sorted(set(products))
 
 
+@pytest.mark.parametrize("method", ["saliency", "occlusion"])
+def test_a_plan_with_room_cuts_nothing(model: inseq.AttributionModel, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However unequal the texts are."""
+    written = [words(12), words(40)]
+    texts = {"input_texts": [words(10)] * 2, "generated_texts": written, "method": method, "show_progress": False}
+    planned = model.attribute(**texts).info["counters"]
+    monkeypatch.setattr(Plan, "limit", lambda *_: None)
+    assert model.attribute(**texts).info["counters"] == planned
+
+
 def test_the_plan_is_in_the_info_and_survives_a_file(model: inseq.AttributionModel, tmp_path: Path) -> None:
     found = explain(model, n=30, t=4, memory="64 MB")
     plan = found.info["plan"]
