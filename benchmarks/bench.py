@@ -14,7 +14,7 @@ import os
 import platform
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -41,19 +41,21 @@ def measured(case: Case, sides: Sides, arguments: argparse.Namespace) -> dict[st
     theirs = None
     if case.peer is not None and not arguments.alone:
         theirs = sides.peers() if case.peer["tool"] in ("inseq", "captum") else ours
-    known = built(case, list(dict.fromkeys(side for side in (ours, theirs) if side)))
+    known = built(case, {ours: "ours"} if theirs in (None, ours) else {ours: "ours", theirs: (case.peer or {})["tool"]})
     runs = alternating(case, ours, theirs, arguments.repeats, SLOW, lambda text: print(text, file=sys.stderr, flush=True))
     operations = ours.ask("needed", work=case.work, count=case.count)["operations"] if case.work else None
     return compared(case, *runs, operations) | {"machine": machine(known)}
 
 
-def built(case: Case, sides: Sequence[Side]) -> list[dict[str, str]]:
-    """Build the model on each side; their versions.
+def built(case: Case, sides: Mapping[Side, str]) -> list[dict[str, str]]:
+    """Build the model on each side, for its tool; their versions.
 
     Raises:
         Failed: where weights differ.
     """
-    facts = [side.ask("build", shape=case.shape, attention=case.attention, lengths=case.lengths) for side in sides]
+    facts = [
+        side.ask("build", shape=case.shape, attention=case.attends(tool), lengths=case.lengths) for side, tool in sides.items()
+    ]
     if len({round(each["weights"], 3) for each in facts}) > 1:
         raise Failed(f"The environments built different weights; compare their versions: {facts}")
     return [each["versions"] for each in facts]

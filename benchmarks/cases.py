@@ -27,6 +27,7 @@ class Case:
         peer: the order to the peer; none where this package is measured alone.
         work: the kind of `limit.of`; empty where no limit is stated.
         count: nodes or samples, for the limit.
+        attention: what both sides' models attend with; empty where each has what its own `load_model` gives.
         sampled: steps (or texts) of the peer that are run; the others' cost is extrapolated from them.
         wanted: the ratio to the peer's CPU time, and the share of the limit, that the project asks for.
         exact: whether both sides compute the same numbers.
@@ -37,12 +38,16 @@ class Case:
     ours: Order
     peer: Order | None = None
     lengths: Sequence[tuple[int, int]] = LENGTHS
-    attention: str = "sdpa"
+    attention: str = ""
     work: str = ""
     count: int = 1
     sampled: Sequence[int] | None = None
     wanted: tuple[float | None, float | None] = (None, None)
     exact: bool = True
+
+    def attends(self, tool: str) -> str:
+        """How a tool's model attends: `load_model` of Inseq 0.7.1 asks for eager attention, all others leave sdpa."""
+        return self.attention or ("eager" if tool == "inseq" else "sdpa")
 
     @property
     def group(self) -> str:
@@ -126,6 +131,13 @@ def refined() -> Iterator[Case]:
         yield Case(f"refined/{shape.removeprefix('demo/')}", shape, order, fixed, wanted=(8, None), exact=False)
 
 
+def sdpa() -> Iterator[Case]:
+    """A model that was loaded by its user, with the fused attention that transformers takes of itself, given to both."""
+    for shape in ("6x384", "gpt2-small", "llama", "marian"):
+        orders = ours("saliency"), inseq("saliency")
+        yield Case(f"sdpa/saliency/{shape}", shape, *orders, attention="sdpa", work="gradients")
+
+
 def captum() -> Iterator[Case]:
     """captum's wrappers for language models. They explain log-probabilities, and the prompt's tokens alone get scores."""
     for shape in ("6x384", "llama"):
@@ -164,7 +176,7 @@ def call() -> Iterator[Case]:
         yield Case(f"call/{method}", "tiny", ours(method), inseq(method), lengths=((8, 4),))
 
 
-GROUPS = {each.__name__: each for each in (reach, captum, refined, growth, memory, call)}
+GROUPS = {each.__name__: each for each in (reach, sdpa, captum, refined, growth, memory, call)}
 
 
 def every() -> list[Case]:

@@ -73,6 +73,7 @@ def share(side: str) -> Column:
 TABLES: dict[str, tuple[str, tuple[Column, ...]]] = {
     "reach": ("reach", (CASE, RATIO, WALL, FRACTION, THEIRS, OURS, SCORES, PROBABILITIES)),
     "counts": ("reach", (CASE, *COUNTS)),
+    "sdpa": ("sdpa", (CASE, RATIO, WALL, FRACTION, THEIRS, OURS)),
     "captum": ("captum", (CASE, RATIO, WALL, THEIRS, OURS, SCORES, *COUNTS)),
     "refined": (
         "refined",
