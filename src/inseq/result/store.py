@@ -58,26 +58,27 @@ def load(path: str | Path) -> FeatureAttributionOutput:
         FileFormatError: if the file is too large, of another version, or not as it should be; names the field.
     """
     from inseq.result.output import FeatureAttributionOutput
+    from inseq.result.steps import step_outputs
 
     document = Field(_parse(_read(Path(path))))
     _check_version(document)
     parts = document.record("format", "version", "info", "sequences", "steps")
     steps = parts["steps"]
+    sequences = [_sequence(field) for field in parts["sequences"].items()]
     return FeatureAttributionOutput(
-        [_sequence(field) for field in parts["sequences"].items()],
-        None if steps.value is None else [_sequence(field) for field in steps.items()],
+        sequences,
+        step_outputs(sequences) if steps.value is not None and steps.boolean() else None,
         {key: field.value for key, field in parts["info"].mapping()},
     )
 
 
 def _document(output: FeatureAttributionOutput) -> dict[str, Any]:
-    steps = output.step_attributions
     return {
         "format": FORMAT,
         "version": VERSION,
         "info": jsonable(output.info),
         "sequences": [_packed(sequence) for sequence in output.sequence_attributions],
-        "steps": None if steps is None else [_packed(step) for step in steps],
+        "steps": output.step_attributions is not None,
     }
 
 
