@@ -16,13 +16,14 @@ from rows import METHODS, TOLERANCE, served
 from transformers import LlamaForCausalLM
 
 from inseq.engine.answers import GradientAnswer
-from inseq.engine.packing import Budget, block_size
+from inseq.engine.packing import Budget, Job, batches, block_size, jobs_of
 from inseq.engine.requests import Gradient, Score, gather
 from inseq.engine.scheduler import Engine
 from inseq.errors import UnsupportedModelError
 from inseq.methods import method as methods
 from inseq.models.adapter import DecoderOnly
 from inseq.models.check import check
+from inseq.models.graphs import Graph
 from inseq.text.encode import Encoder
 
 
@@ -216,3 +217,47 @@ def test_out_of_memory_while_an_answer_is_read(method: str, monkeypatch: pytest.
     assert len(refused) > len(chosen)
     for case, (attribution, _) in zip(chosen, found, strict=True):
         assert relative(attribution.scores, METHODS[method].slow(case, ref.probability)) < 5 * TOLERANCE
+
+
+@pytest.mark.parametrize("name", ["gpt2", "marian"])
+def test_texts_share_products_where_these_run_over_few_positions_of_others(name: str) -> None:
+    made, _ = harness.adapter(name)
+    sourced = zoo.ZOO[name].encoder_decoder
+
+    def job(before: int, steps: int) -> Job:
+        source = zoo.random_ids(before, 1).tolist() if sourced else []
+        first = 1 if sourced else before
+        example = made.example(source, zoo.random_ids(first + steps, 0).tolist(), first, range(first, first + steps))
+        (found,) = jobs_of(Gradient(example), True, 0, beginnings=True)
+        return found
+
+    def sizes(jobs: list[Job], overhead: int) -> list[int]:
+        budget = Budget(tokens=2**16, logits=2**28, cotangents=2**24, overhead=overhead)
+        return [len(batch) for batch in batches(jobs, lambda: budget, made.vocabulary_size, causal=True)]
+
+    equal, unequal = [job(9, 6), job(9, 6)], [job(20, 6), job(6, 20)]
+    assert equal[0].prefixes == [at + (9 if sourced else 8) for at in range(1, 7)]
+    assert sizes(equal, overhead=0) == [2]
+    assert sizes(unequal, overhead=0) == [1, 1]
+    assert sizes(unequal, overhead=64) == [2]
+
+
+@pytest.mark.parametrize("spans", [None, [[(4, 8), (6, 9), (9, 12), (12, 13)]]])
+def test_what_products_give_is_folded_before_the_next(monkeypatch: pytest.MonkeyPatch, spans: Any) -> None:
+    """And a block looks at its own predictions alone."""
+    made, _ = harness.adapter("gpt2")
+    case = Case(zoo.build("gpt2"), None, zoo.random_ids(14, 3), 4)
+    looked, given = [], []
+    body, add = Graph.body, GradientAnswer.add
+    monkeypatch.setattr(Graph, "body", lambda self, c, at, sums: (looked.append(at.shape[1]), body(self, c, at, sums))[1])
+    monkeypatch.setattr(GradientAnswer, "add", lambda self, job, part: (given.append(len(part)), add(self, job, part))[1])
+    budget = Budget(tokens=2**16, logits=2**28, cotangents=2 * 13 * 32, overhead=0)
+    ((found, _),), engine = harness.run(made, [case], "saliency", budget=budget, granular=False, spans=spans)
+    n = 10 if spans is None else 4
+    assert engine.counters.vjps == sum(given) == n
+    assert max(given) <= 3
+    assert len(looked) > 1
+    assert max(looked) < len(case.positions)
+    ample = Budget(tokens=2**16, logits=2**28, cotangents=2**24, overhead=2**12)
+    ((whole, _),), _ = harness.run(made, [case], "saliency", budget=ample, granular=False, spans=spans)
+    assert relative(found.scores, whole.scores) < TOLERANCE

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from transformers.activations import ClippedGELUActivation
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
-from inseq.engine.packing import WHOLE, Budget, graph_size
+from inseq.engine.answers import GradientAnswer
+from inseq.engine.packing import WHOLE, Budget, Job, graph_size
 from inseq.models.fused import ACTIVATIONS, PARTS, SHORT, Tape, _Attended, fused
 from inseq.models.graphs import Graphs, prepare_graphs
 
@@ -160,3 +161,25 @@ def test_out_of_memory_between_blocks_repeats_no_part(monkeypatch: pytest.Monkey
     assert engine.counters.vjps == len(case.positions)
     assert relative(found.scores, ref.saliency(case, ref.probability)) < 5 * TOLERANCE
     assert relative(scores["probability"], ref.step_scores(case, ref.probability)) < TOLERANCE
+
+
+def test_out_of_memory_amid_a_block_repeats_no_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What some products of a block gave stays; those before and after it are run."""
+    made, _ = harness.adapter("gpt2")
+    prepare_graphs(made)
+    own, asked = GradientAnswer.add, []
+
+    def add(answer: GradientAnswer, job: Job, part: Tensor) -> None:
+        asked.append(job.sums)
+        if len(asked) == 4:
+            raise torch.OutOfMemoryError("CUDA out of memory (pretended)")
+        own(answer, job, part)
+
+    monkeypatch.setattr(GradientAnswer, "add", add)
+    case = Case(zoo.build("gpt2"), None, zoo.random_ids(50, 3), 2)
+    ample = Budget(tokens=10**6, logits=10**9, cotangents=4000, overhead=8)
+    ((found, _),), _ = harness.run(made, [case], "saliency", budget=ample)
+    del asked[3]
+    assert sorted(k for sums in asked for k in sums) == list(range(len(case.positions)))
+    assert asked[2].stop < len(case.positions)
+    assert relative(found.scores, ref.saliency(case, ref.probability)) < 5 * TOLERANCE

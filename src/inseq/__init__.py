@@ -12,9 +12,13 @@ if TYPE_CHECKING:
     from inseq._register import register_step_function
     from inseq.api import (
         AttributionModel,
+        explain,
         list_feature_attribution_methods,
         list_step_functions,
+        list_supported_frameworks,
         load_model,
+        register_model_config,
+        show_attributions,
     )
     from inseq.engine.requests import Prediction
     from inseq.methods import method
@@ -32,11 +36,15 @@ _HOMES = {
     "StepFunctionArgs": "inseq.targets",
     "list_feature_attribution_methods": "inseq.api",
     "list_step_functions": "inseq.api",
+    "list_supported_frameworks": "inseq.api",
     "aggregator": "inseq.result",
+    "explain": "inseq.api",
     "load_model": "inseq.api",
     "merge_attributions": "inseq.result.output",
     "method": "inseq.methods",
+    "register_model_config": "inseq.api",
     "register_step_function": "inseq._register",
+    "show_attributions": "inseq.api",
     "step_function": "inseq.targets",
 }
 
@@ -47,12 +55,16 @@ __all__ = [
     "Prediction",
     "StepFunctionArgs",
     "aggregator",
+    "explain",
     "list_feature_attribution_methods",
     "list_step_functions",
+    "list_supported_frameworks",
     "load_model",
     "merge_attributions",
     "method",
+    "register_model_config",
     "register_step_function",
+    "show_attributions",
     "step_function",
 ]
 

@@ -65,33 +65,43 @@ class LogitsAnswer:
 
 
 class GradientAnswer:
-    """Gradients summed over variants, block of steps by block; a finished block is read, folded and leaves the device."""
+    """Gradients summed over variants, block of steps by block; a finished block is read, folded and leaves the device.
+
+    What is read has its place from the beginning: pieces kept between the large tensors of products would keep the memory
+    of these from being used again.
+    """
 
     def __init__(self, request: Gradient) -> None:
         self.request = request
         self.sums: dict[int, Tensor] = {}
         self.rows: dict[int, int] = {}
-        self.blocks: dict[int, tuple[Tensor, ...]] = {}
+        self.values: tuple[Tensor, ...] = ()
 
     def add(self, job: Job, contribution: Float[Tensor, "step feature *rest"]) -> None:
         start = job.sums.start
         total = _added(self.sums[start], contribution) if start in self.sums else contribution
         rows = self.rows.get(start, 0) + job.rows
         if rows == len(self.request.variants) * job.n_blocks:
-            self.blocks[start] = self._read(total)
+            self._keep(job.sums, self._read(total))
             self.sums.pop(start, None)
         else:
             self.sums[start] = total
         self.rows[start] = rows
 
     def value(self) -> Any:
-        parts = [torch.cat(pieces) for pieces in zip(*(self.blocks[k] for k in sorted(self.blocks)), strict=True)]
-        return parts[0] if len(parts) == 1 else tuple(parts)
+        return self.values[0] if len(self.values) == 1 else self.values
 
     def _read(self, gradient: Tensor) -> tuple[Tensor, ...]:
         x = self.request.example
         values = self.request.read(_wider(gradient, len(x.features)))
-        return tuple(_folded(v, x).cpu() for v in (values if isinstance(values, tuple) else (values,)))
+        return tuple(_folded(v, x) for v in (values if isinstance(values, tuple) else (values,)))
+
+    def _keep(self, steps: range, read: tuple[Tensor, ...]) -> None:
+        if not self.values:
+            n = len(self.request.example.parts)
+            self.values = tuple(v.new_zeros(n, *v.shape[1:], device="cpu") for v in read)
+        for values, part in zip(self.values, read, strict=True):
+            values[steps.start : steps.stop] = part
 
 
 def _added(a: Tensor, b: Tensor) -> Tensor:

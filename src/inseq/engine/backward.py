@@ -22,7 +22,7 @@ from inseq.errors import ArgumentError
 from inseq.models.adapter import Adapter, Inputs, Reading, Tap
 from inseq.models.edits import is_out_of_memory
 from inseq.models.graphs import Graph, Graphs, prepare_graphs
-from inseq.models.products import Body
+from inseq.models.products import Body, Sums
 from inseq.text.example import Role
 
 ALL = 2**62
@@ -65,19 +65,23 @@ class Backward:
         del reading
         for start in reversed(starts):
             own = sums[start : start + block]
-            asked = torch.zeros_like(packed.real)
+            first, beyond = _reach(own)
+            asked = torch.zeros_like(packed.real[:, first:beyond])
+            own = [(rows, which - first) for rows, which in own]
             for rows, which in own:
-                asked[rows, which] = packed.real[rows, which]
+                asked[rows, which] = packed.real[rows, first + which]
             asked = asked.to(cotangents.device)
-            at = inputs.at.to(asked.device).masked_fill(~asked, 0)
+            at = inputs.at[:, first:beyond].to(asked.device).masked_fill(~asked, 0)
             if start + block < len(sums):
+                del graph
                 graph = graphs.beginning(int(at.max()) + 1)
-            body = graph.body(cotangents.masked_fill(~asked[..., None], 0), at, own)
+            body = graph.body(cotangents[:, first:beyond].masked_fill(~asked[..., None], 0), at, own)
             parts = [
                 (job.of_sums(job.sums[start : start + block]), rows) for job, rows in packed.jobs if start < len(job.sums)
             ]
             leaves = leaves_of(replace(inputs, decoder=graph.inputs.decoder), packed)
             yield from self._products(parts, graph, body, len(own), leaves, [], None, budget)
+            del body, leaves
 
     def at_once(
         self, packed: Packed, target: Target, kept: Mapping[int, Tensor], budget: Budget, record: Record | None
@@ -124,7 +128,10 @@ class Backward:
         edit: Edit | None,
         budget: Budget,
     ) -> Iterator[tuple[Job, Tensor]]:
-        """Products for all sums, some at a time, handed to the requests' own ``combine``."""
+        """Products for all sums, some at a time, handed to the requests' own ``combine``.
+
+        Where all variants of a request are here, what a product gives is complete, and handed on at once.
+        """
         room = budget.cotangents
         batched = n_sums > 1 and room >= 2 * graph.hidden.numel() and self._can_batch(edit, graph, body, n_sums, leaves)
         found: list[list[Tensor]] = [[] for _ in jobs]
@@ -136,9 +143,14 @@ class Backward:
                 if n := max(0, min(len(some), len(job.sums) - some.start)):
                     assert isinstance(job.request, Gradient)
                     gradient = by_feature(job, rows, [g[:n] for g in grads], sides)
-                    parts.append(job.request.combine(gradient, values_at, job.variants))
+                    part = job.request.combine(gradient, values_at, job.variants)
+                    if job.rows == len(job.request.variants) and job.n_blocks == 1:
+                        yield job.of_sums(job.sums[some.start : some.start + n]), part
+                    else:
+                        parts.append(part)
         for (job, _), parts in zip(jobs, found, strict=True):
-            yield job, torch.cat(parts)
+            if parts:
+                yield job, torch.cat(parts)
 
     def _can_batch(self, edit: Edit | None, graph: Graph, body: Body, n_sums: int, leaves: Sequence[Tensor]) -> bool:
         """Whether batched products equal single ones on this model under this edit: measured once, at first use."""
@@ -211,6 +223,12 @@ def check_values(values: Sequence[Tensor], inputs: Inputs, *, differentiable: bo
                 f"target_layer: values of shape {tuple(value.shape)} do not depend on the tokens at their positions, as those "
                 "of position tables do not. Choose a block, its attention or its feed-forward part."
             )
+
+
+def _reach(sums: Sums) -> tuple[int, int]:
+    """The first and the last of the predictions that some products start at, half-open."""
+    ends = [(which, which) if isinstance(which, int) else (int(which.min()), int(which.max())) for _, which in sums]
+    return min(first for first, _ in ends), max(last for _, last in ends) + 1
 
 
 def _taken(leaf: Tensor, edit: Edit | None) -> Tensor:

@@ -187,7 +187,7 @@ class Engine:
         for batch in batches(jobs, lambda: self._room(jobs[0].request, apart), n_predicted, self._in_one(apart)):
             self._added = []
             if not self._fits(batch, answers, run):
-                self._run_jobs([rest for job in batch if (rest := _rest(job, self._added)) is not None], answers, run)
+                self._run_jobs([rest for job in batch for rest in _rest(job, self._added)], answers, run)
 
     def _room(self, request: Request[Any], apart: Target | None) -> Budget:
         """What a forward may hold.
@@ -237,13 +237,18 @@ class Engine:
             self._plan.ran(batch, budget, self.adapter)
 
 
-def _rest(job: Job, added: Sequence[Job]) -> Job | None:
-    """What is left of a job, whose parts are answered from its last on."""
+def _rest(job: Job, added: Sequence[Job]) -> list[Job]:
+    """What is left of a job, of which some sums were answered."""
     own = [part for part in added if part is job or (part.request is job.request and part.variants == job.variants)]
-    if not job.block:
-        return None if any(part is job for part in own) else job
-    rest = range(job.sums.start, min([job.sums.stop, *(part.sums.start for part in own)]))
-    return job.of_sums(rest) if rest else None
+    if not job.sums:
+        return [] if any(part is job for part in own) else [job]
+    answered = {k for part in own for k in part.sums}
+    left = [k for k in job.sums if k not in answered]
+    if len(left) == len(job.sums):
+        return [job]
+    starts = [k for k in left if k - 1 not in left]
+    ends = [k + 1 for k in left if k + 1 not in left]
+    return [job.of_sums(range(a, b)) for a, b in zip(starts, ends, strict=True)]
 
 
 def _unrecorded(x: Example, functions: Mapping[str, Target]) -> StepScores:
