@@ -25,6 +25,7 @@ from inseq.errors import ArgumentError
 from inseq.methods import method as methods
 from inseq.models.adapter import Adapter
 from inseq.models.check import Capabilities, check
+from inseq.models.digest import digests
 from inseq.models.edits import guest
 from inseq.models.loading import generate, load_adapter
 from inseq.result.labelled import aggregation_functions
@@ -339,6 +340,7 @@ class AttributionModel:
             "tokenizer_class": type(self.tokenizer).__name__,
             "dtype": str(next(self.model.parameters()).dtype).removeprefix("torch."),
             "device": str(self.device),
+            "digests": digests(self.model, self.tokenizer),
             "notes": [*self.capabilities.notes, *plan.notes],
             "versions": {"inseq": __version__, "torch": torch.__version__, "transformers": transformers.__version__},
         }
