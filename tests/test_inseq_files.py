@@ -21,12 +21,13 @@ from inseq.result.output import FeatureAttributionOutput
 SAMPLES = Path(__file__).parent / "data" / "inseq"
 VERSIONS = ("0.5.0", "0.6.0", "0.7.1")
 NAMES = ("granular", "decoder", "coarse", "heads")
+ZIPPED = ("heads", "whole", "window", "sources", "steps")
 AXES = {"granular": ("dim",), "decoder": ("dim",), "coarse": (), "heads": ("layer", "head")}
 FILES = [(version, name) for version in VERSIONS for name in NAMES] + [("0.7.1", "float16"), ("0.7.1", "float8")]
 
 
 def sample(version: str, name: str) -> Path:
-    return SAMPLES / f"{version}-{name}.json{'.gz' if name == 'heads' else ''}"
+    return SAMPLES / f"{version}-{name}.json{'.gz' if name in ZIPPED else ''}"
 
 
 def document(version: str, name: str) -> Any:
@@ -106,12 +107,25 @@ def test_plain_values_are_refused_with_the_reason(version: str) -> None:
         FeatureAttributionOutput.load(sample(version, "primitives"))
 
 
-def test_steps_are_left_out_with_a_note(tmp_path: Path) -> None:
-    found = document("0.7.1", "granular")
-    found["attributes"]["step_attributions"] = [{"anything": 1}]
-    out = FeatureAttributionOutput.load(written(found, tmp_path / "steps.json"))
+def test_steps_are_left_out_with_a_note() -> None:
+    """Inseq itself cannot load this file."""
+    out, whole = (FeatureAttributionOutput.load(sample("0.7.1", name)) for name in ("steps", "whole"))
+    assert out == whole
     assert out.step_attributions is None
     assert "step_attributions were left out" in out.info["notes"][0]
+    assert "notes" not in whole.info
+
+
+@pytest.mark.parametrize("name", ["window", "sources"])
+def test_a_window_is_put_under_its_tokens(name: str) -> None:
+    """Inseq found the scores of ▁like and ▁cats, and stored the positions of ▁I and ▁like."""
+    (whole,), (out,) = (FeatureAttributionOutput.load(sample("0.7.1", n)) for n in ("whole", name))
+    assert [token.text for token in out.generated] == [" like", " cats"]
+    assert whole.source_attributions is not None
+    assert out.source_attributions is not None
+    torch.testing.assert_close(out.source_attributions, whole.source_attributions[:, 1:3])
+    torch.testing.assert_close(out.step_scores["probability"], whole.step_scores["probability"][1:3])
+    assert "put right" in out.info["notes"][0]
 
 
 def test_a_partly_aggregated_output_keeps_the_axes_that_are_left(tmp_path: Path) -> None:

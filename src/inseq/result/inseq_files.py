@@ -39,6 +39,9 @@ SPECIAL = re.compile(
 STEPS_LEFT_OUT = "Read from a file of Inseq, whose step_attributions were left out: they hold what the sequences hold."
 
 
+SHIFTED = "Read from a file of Inseq, whose window of an encoder-decoder stood one token too far left; it is put right."
+
+
 def is_inseq(document: Any) -> bool:
     """Whether a document has the class tags of the published Inseq."""
     return isinstance(document, dict) and TAG in document
@@ -70,8 +73,7 @@ def read(document: Any) -> FeatureAttributionOutput:
     info = {key: field.value for key, field in parts["info"].mapping()}
     steps = parts.get("step_attributions")
     if steps is not None and steps.value is not None:
-        notes = info.get("notes")
-        info["notes"] = [*(notes if isinstance(notes, list) else []), STEPS_LEFT_OUT]
+        info["notes"] = [*_notes(info), STEPS_LEFT_OUT]
     return FeatureAttributionOutput([_sequence(field, info) for field in parts["sequence_attributions"].items()], None, info)
 
 
@@ -98,6 +100,10 @@ def _sequence(field: Field, info: dict[str, Any]) -> FeatureAttributionSequenceO
     source, target = [[_token(item) for item in parts[name].items()] for name in ("source", "target")]
     start, end = parts["attr_pos_start"].integer(0), min(parts["attr_pos_end"].integer(0), len(target))
     axes, function = _axes(kind, field, values)
+    info = dict(info)
+    if _is_shifted(values, info, start, end, len(target)):
+        start, end = start + 1, end + 1
+        info["notes"] = [*_notes(info), SHIFTED]
     values["target_attributions"] = _rows(values["target_attributions"], end)
     decoder_only = _is_decoder_only(values, source, target, start)
     _finish(source, ["prompt" if decoder_only else "source"] * len(source))
@@ -114,7 +120,7 @@ def _sequence(field: Field, info: dict[str, Any]) -> FeatureAttributionSequenceO
             normalize=bool(axes),
             signed=any(bool((s < 0).any()) for s in scores),
             reduced=("aggregated before it was saved",) if KINDS[kind][0] and not axes else (),
-            info=dict(info),
+            info=info,
             **values,
         )
     except ArgumentError as error:
@@ -138,6 +144,23 @@ def _axes(kind: str, field: Field, values: dict[str, Any]) -> tuple[tuple[str, .
     if len(counts) > 1 or not 0 <= (extra := counts.pop()) <= len(known):
         field.fail(f"scores with the axes of {kind}: a row, a column and at most {len(known)} more, as many in each")
     return known[:extra], function
+
+
+def _notes(info: dict[str, Any]) -> list[Any]:
+    notes = info.get("notes")
+    return notes if isinstance(notes, list) else []
+
+
+def _is_shifted(values: dict[str, Any], info: dict[str, Any], start: int, end: int, size: int) -> bool:
+    """Whether the positions are those of Inseq's windows that end before the text, of encoder-decoders.
+
+    The window's end was inclusive, and both positions were then stored one too small. It shows in the rows of the target,
+    or in the start that the call asked for.
+    """
+    source, target = values["source_attributions"], values["target_attributions"]
+    if source is None or end >= size:
+        return False
+    return len(target) == end + 1 if target is not None else info.get("attr_pos_start") == start + 1
 
 
 def _rows(scores: Tensor | None, end: int) -> Tensor | None:

@@ -94,3 +94,18 @@ write("primitives", output(sequence(granular, 3)), use_primitives=True)
 if VERSION.startswith("0.7"):
     write("float16", output(sequence(granular, 3)), scores_precision="float16")
     write("float8", output(sequence(granular, 3)), scores_precision="float8")
+if len(sys.argv) > 2:
+    import inseq
+
+    model = inseq.load_model(sys.argv[2], "occlusion")
+    texts = ("我喜欢猫。", "I like cats.")
+    options = {"attribute_target": True, "step_scores": ["probability"], "show_progress": False}
+    window = {"attr_pos_start": 2, "attr_pos_end": 3}
+    for name, more in {
+        "whole": {},
+        "window": window,
+        "sources": window | {"attribute_target": False},
+        "steps": {"output_step_attributions": True},
+    }.items():
+        found = model.attribute(*texts, **options | more)
+        found.save(HERE / f"{VERSION}-{name}.json.gz", overwrite=True, compress=True)
