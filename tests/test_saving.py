@@ -130,6 +130,40 @@ def test_wrong_arguments_are_named(arguments: dict[str, Any], tmp_path: Path) ->
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("path", [None, 3, "", ["a.json"], rich])
+def test_a_path_is_a_file_name(path: Any) -> None:
+    for call in (rich().save, FeatureAttributionOutput.load):
+        with pytest.raises(ArgumentError, match="path must be a file name"):
+            call(path)
+    with pytest.raises(FileFormatError, match="Cannot read"):
+        FeatureAttributionOutput.load("a\0b")
+
+
+@pytest.mark.parametrize("name", LOADED)
+def test_empty_outputs_and_those_with_gradients_come_back(name: str, tmp_path: Path) -> None:
+    scores = torch.ones(3, 2, requires_grad=True)
+    for out in (
+        FeatureAttributionOutput([]),
+        FeatureAttributionOutput([translation(torch.zeros(0, 0), [], [])]),
+        FeatureAttributionOutput([translation(scores * 2)]),
+        rich().aggregate(),
+    ):
+        out.save(tmp_path / name, overwrite=True)
+        assert FeatureAttributionOutput.load(tmp_path / name) == out
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
+@given(text=st.text(st.characters(), max_size=12))
+def test_any_text_comes_back_from_safetensors(text: str, tmp_path: Path) -> None:
+    out = FeatureAttributionOutput(
+        [translation(source=[text, "喜欢", "</s>"], step_scores={text: torch.ones(2)})], info={text: text}
+    )
+    out.save(tmp_path / "a.safetensors", overwrite=True)
+    back = FeatureAttributionOutput.load(tmp_path / "a.safetensors")
+    assert back == out
+    assert back.info == {text: text}
+
+
 # ----------------------------------------------------------------------------- precision
 
 

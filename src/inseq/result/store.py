@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -70,7 +71,7 @@ def save(
             f"scores_precision={scores_precision!r} must be one of {', '.join(PRECISIONS)}."
             f"{near(scores_precision, PRECISIONS)}"
         )
-    path = Path(path)
+    path = _path(path)
     parts = _split(output, path, compress) if split_sequences else [(path, output)]
     existing = [str(file) for file, _ in parts if file.exists()]
     if existing and not overwrite:
@@ -88,8 +89,9 @@ def load(path: str | Path, decompress: bool = False) -> FeatureAttributionOutput
 
     Raises:
         FileFormatError: which names the field that is not as it should be.
+        ArgumentError: if the path is none.
     """
-    data = containers.read(Path(path))
+    data = containers.read(_path(path))
     if containers.is_safetensors(data):
         metadata, stored = containers.tensors(data)
         if FORMAT not in metadata:
@@ -100,6 +102,12 @@ def load(path: str | Path, decompress: bool = False) -> FeatureAttributionOutput
         return inseq_files.read(document)
     inseq_files.refuse_primitives(document)
     return _output(Field(document))
+
+
+def _path(path: str | Path) -> Path:
+    if not isinstance(path, (str, os.PathLike)) or not str(path):
+        raise ArgumentError(f"path must be a file name, got {type(path).__name__} ({path!r}).")
+    return Path(path)
 
 
 def _output(document: Field) -> FeatureAttributionOutput:
