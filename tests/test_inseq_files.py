@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import copy
 import gzip
@@ -15,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from inseq.errors import FileFormatError
-from inseq.result import store
+from inseq.result import containers, store
 from inseq.result.output import FeatureAttributionOutput
 
 SAMPLES = Path(__file__).parent / "data" / "inseq"
@@ -175,13 +176,24 @@ def test_a_damaged_field_is_named(keys: tuple[Any, ...], value: Any, field: str,
 
 
 def test_an_array_that_grows_when_decompressed_is_cut_at_its_declared_size(tmp_path: Path) -> None:
-    import base64
-
     found = document("0.5.0", "granular")
     bomb = base64.b64encode(gzip.compress(bytes(10**6))).decode()
     found["attributes"]["sequence_attributions"][0]["attributes"]["source_attributions"]["__ndarray__"] = f"b64.gz:{bomb}"
     with pytest.raises(FileFormatError, match="grow to more than 108"):
         FeatureAttributionOutput.load(written(found, tmp_path / "bomb.json"))
+
+
+def test_many_small_arrays_do_not_grow_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(containers, "INFLATED", 10_000)
+    zeros = base64.b64encode(gzip.compress(bytes(8000))).decode()
+    array = {"__ndarray__": f"b64.gz:{zeros}", "dtype": "float32", "shape": [2000]}
+    found = document("0.5.0", "granular")
+    scores = found["attributes"]["sequence_attributions"][0]["attributes"]["step_scores"]
+    for count, match in ((1, "step_scores|a0"), (1000, "declare to grow to 8000144")):
+        scores.update({f"a{i}": array for i in range(count)})
+        monkeypatch.setattr(containers, "RATIO", 1 if count > 1 else 200)
+        with pytest.raises(FileFormatError, match=match):
+            FeatureAttributionOutput.load(written(found, tmp_path / "bombs.json"))
 
 
 VALUES = st.one_of(

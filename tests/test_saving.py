@@ -139,6 +139,15 @@ def test_a_path_is_a_file_name(path: Any) -> None:
         FeatureAttributionOutput.load("a\0b")
 
 
+def test_what_holds_itself_is_refused(tmp_path: Path) -> None:
+    loop: dict[str, Any] = {}
+    loop["self"] = loop
+    for name, plain in (("a.json", False), ("a.safetensors", False), ("a.json", True)):
+        with pytest.raises(ArgumentError, match="holds itself"):
+            FeatureAttributionOutput([], info=loop).save(tmp_path / name, use_primitives=plain)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("name", LOADED)
 def test_empty_outputs_and_those_with_gradients_come_back(name: str, tmp_path: Path) -> None:
     scores = torch.ones(3, 2, requires_grad=True)

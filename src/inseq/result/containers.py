@@ -52,7 +52,12 @@ def read(path: Path) -> bytes:
         raise FileFormatError(f"Cannot read {str(path)!r}: {getattr(error, 'strerror', None) or error}.") from error
     if len(data) > MAX_BYTES:
         raise FileFormatError(f"{str(path)!r} is larger than {MAX_BYTES // 2**20} MiB, the most that is read.")
-    return inflate(data, min(MAX_BYTES, max(INFLATED, RATIO * len(data)))) if data.startswith(GZIP) else data
+    return inflate(data, growth(len(data))) if data.startswith(GZIP) else data
+
+
+def growth(size: int) -> int:
+    """How large so many compressed bytes may become."""
+    return min(MAX_BYTES, max(INFLATED, RATIO * size))
 
 
 def _up_to(file: BinaryIO, limit: int) -> bytes:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from inseq.errors import ArgumentError, FileFormatError
-from inseq.result.containers import inflate, tensors
+from inseq.result.containers import growth, inflate, tensors
 from inseq.result.fields import DTYPES, Field, unpack
 from inseq.text.example import Role, Token
 from inseq.text.pieces import detect, readable
@@ -68,6 +68,7 @@ def read(document: Any) -> FeatureAttributionOutput:
     """
     from inseq.result.output import FeatureAttributionOutput
 
+    _check_growth(document)
     _, attributes = _tagged(Field(document), ("FeatureAttributionOutput",))
     parts = attributes.record("sequence_attributions", "info", also=("step_attributions",))
     info = {key: field.value for key, field in parts["info"].mapping()}
@@ -75,6 +76,26 @@ def read(document: Any) -> FeatureAttributionOutput:
     if steps is not None and steps.value is not None:
         info["notes"] = [*_notes(info), STEPS_LEFT_OUT]
     return FeatureAttributionOutput([_sequence(field, info) for field in parts["sequence_attributions"].items()], None, info)
+
+
+def _check_growth(document: Any) -> None:
+    """Refuse arrays that declare to grow, all together, to more than a compressed file may.
+
+    None is decompressed beyond what it declares.
+    """
+    declared, packed, left = 0, 0, [document]
+    while left:
+        value = left.pop()
+        data = value.get("__ndarray__") if isinstance(value, dict) else None
+        if isinstance(data, str) and data.startswith("b64.gz:"):
+            dtype = DTYPES[Field(value["dtype"], "dtype").text(*DTYPES)] if "dtype" in value else torch.float64
+            declared += Field(value.get("shape"), "shape").shape(dtype)[1]
+            packed += len(data)
+        left += value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    if declared > growth(packed):
+        raise FileFormatError(
+            f"Not a result file: its {packed} compressed bytes declare to grow to {declared}, more than is decompressed."
+        )
 
 
 def _tagged(field: Field, names: Sequence[str]) -> tuple[str, Field]:

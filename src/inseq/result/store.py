@@ -76,8 +76,11 @@ def save(
     existing = [str(file) for file, _ in parts if file.exists()]
     if existing and not overwrite:
         raise ArgumentError(f"{existing[0]!r} exists; choose another path, or pass overwrite=True.")
-    for file, part in parts:
-        _save_one(part, file, compress, use_primitives, scores_precision)
+    try:
+        for file, part in parts:
+            _save_one(part, file, compress, use_primitives, scores_precision)
+    except RecursionError as error:
+        raise ArgumentError("Something in info is nested too deeply for a file, or holds itself; take it out.") from error
 
 
 def load(path: str | Path, decompress: bool = False) -> FeatureAttributionOutput:
