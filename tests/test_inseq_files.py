@@ -108,13 +108,17 @@ def test_plain_values_are_refused_with_the_reason(version: str) -> None:
         FeatureAttributionOutput.load(sample(version, "primitives"))
 
 
-def test_steps_are_left_out_with_a_note() -> None:
+def test_steps_are_made_of_the_sequences_as_they_hold_the_same() -> None:
     """Inseq itself cannot load this file."""
     out, whole = (FeatureAttributionOutput.load(sample("0.7.1", name)) for name in ("steps", "whole"))
     assert out == whole
-    assert out.step_attributions is None
-    assert "step_attributions were left out" in out.info["notes"][0]
-    assert "notes" not in whole.info
+    assert whole.step_attributions is None
+    assert out.step_attributions is not None
+    assert [step.target[0][0].text for step in out.step_attributions] == [" I", " like", " cats", ".", "</s>"]
+    second = out.step_attributions[1]
+    assert second.source_attributions is not None
+    assert whole[0].source_attributions is not None
+    assert torch.equal(second.source_attributions[0], whole[0].source_attributions[:, 1])
 
 
 @pytest.mark.parametrize("name", ["window", "sources"])

@@ -305,13 +305,25 @@ def test_hostile_roundings_are_refused(change: dict[str, Any], field: str) -> No
         Field({"tensor": "x"}, "scores").tensor()
 
 
-def test_the_first_version_is_still_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("steps", "count"), [(None, 0), (False, 0), ([{}], 2)])
+def test_the_first_version_is_still_read(steps: Any, count: int, tmp_path: Path) -> None:
     out = FeatureAttributionOutput([continuation()])
     out.save(tmp_path / "a.json")
     document = json.loads((tmp_path / "a.json").read_text())
     del document["written_by"]
-    (tmp_path / "a.json").write_text(json.dumps(document | {"version": 1}))
-    assert FeatureAttributionOutput.load(tmp_path / "a.json") == out
+    (tmp_path / "a.json").write_text(json.dumps(document | {"version": 1, "steps": steps}))
+    back = FeatureAttributionOutput.load(tmp_path / "a.json")
+    assert back == out
+    assert len(back.step_attributions or []) == count
+
+
+def test_steps_of_sequences_that_differ_are_refused(tmp_path: Path) -> None:
+    out = FeatureAttributionOutput([translation(), translation(torch.ones(3, 2, 4), axes=("dim",))])
+    out.save(tmp_path / "a.json")
+    document = json.loads((tmp_path / "a.json").read_text())
+    (tmp_path / "a.json").write_text(json.dumps(document | {"steps": True}))
+    with pytest.raises(FileFormatError, match="source_attributions of its sequences differ"):
+        FeatureAttributionOutput.load(tmp_path / "a.json")
 
 
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)

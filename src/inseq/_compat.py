@@ -1,4 +1,4 @@
-"""What step functions written for Inseq 0.7.1 reach through ``args.attribution_model``, under the names they know."""
+"""A model and its tokenizer as texts and tensors, under the names that code written for Inseq 0.7.1 knows."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _Side = tuple[Tensor | None, Tensor | None, Tensor | None]
 """Ids, embeddings and mask of one side."""
 
 
-def call(function: Callable[..., Any], model: ModelOfArgs, options: dict[str, Any], forward: StepForward) -> Any:
+def call(function: Callable[..., Any], model: TextModel, options: dict[str, Any], forward: StepForward) -> Any:
     """Call a function of ``args`` on one forward of the engine.
 
     A single number stands for a batch of one, and counts for numbers. A function that puts the model in training mode does
@@ -80,28 +80,55 @@ class BatchEncoding:
         return len(self.input_ids)
 
 
-class ModelOfArgs:
+class TextModel:
     """A model and its tokenizer, asked as Inseq's ``AttributionModel`` is. Neither is ever changed.
 
-    Args:
-        adapter: the model.
-        name: what it was loaded by.
+    Attributes:
+        model_name: what the model was loaded by.
     """
 
-    def __init__(self, adapter: Adapter, name: str) -> None:
-        self._adapter = adapter
-        self.model = adapter.model
-        self.model_name = name
-        self.tokenizer = adapter.encoder.tokenizer
-        self.is_encoder_decoder = "source" in adapter.tables
+    _adapter: Adapter
+    model_name: str
 
     @property
-    def device(self) -> torch.device:
-        return self._adapter.device
+    def model(self) -> Any:
+        """The transformers model, never changed."""
+        return self._adapter.model
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer, never changed."""
+        return self._adapter.encoder.tokenizer
+
+    @property
+    def tokenizer_name(self) -> str:
+        return str(getattr(self.tokenizer, "name_or_path", "") or self.model_name)
+
+    @property
+    def is_encoder_decoder(self) -> bool:
+        """Whether the input is read by an encoder of its own."""
+        return "source" in self._adapter.tables
 
     @property
     def config(self) -> Any:
+        """The transformers configuration."""
         return self.model.config
+
+    @property
+    def device_map(self) -> Any:
+        """Where the parts of a model on several devices are; None of one on a single device."""
+        return getattr(self.model, "hf_device_map", None)
+
+    @property
+    def embed_scale(self) -> float:
+        """What the input's embeddings are multiplied by before the first layer."""
+        table = self._table(as_targets=False)
+        return float(table.unit * table.feed)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the embeddings are."""
+        return self._adapter.device
 
     @property
     def pad_token(self) -> str | None:
@@ -166,6 +193,12 @@ class ModelOfArgs:
             kept[:, 0] |= ids[:, 0].eq(starts)
         return torch.where(kept, ids, torch.full_like(ids, unknown))
 
+    def tokenize(
+        self, texts: str | Sequence[str], as_targets: bool = False, add_special_tokens: bool = True
+    ) -> list[list[str]]:
+        """The pieces of texts as the model reads them."""
+        return self.encode(texts, as_targets, add_special_tokens=add_special_tokens).input_tokens
+
     def decode(self, ids: Any, skip_special_tokens: bool = True) -> list[str]:
         rows = ids.tolist() if isinstance(ids, Tensor) else ids
         rows = rows if rows and isinstance(rows[0], list) else [rows]
@@ -207,7 +240,7 @@ class ModelOfArgs:
         return self.model(**given, **kwargs)
 
     @property
-    def formatter(self) -> ModelOfArgs:
+    def formatter(self) -> TextModel:
         """What Inseq has a class of its own for: :meth:`convert_args_to_batch`."""
         return self
 
@@ -227,11 +260,24 @@ class ModelOfArgs:
         """Predictions of the last position: Float["row vocab"]."""
         return forward_output.logits[:, -1, :]
 
-    def convert_ids_to_tokens(self, ids: Any, skip_special_tokens: bool = True) -> Any:
+    def convert_ids_to_tokens(self, ids: Any, skip_special_tokens: bool = True, decode_tokens: bool = False) -> Any:
+        """Pieces of ids, row by row; with ``decode_tokens`` what they say."""
         rows = ids.tolist() if isinstance(ids, Tensor) else ids
         if rows and isinstance(rows[0], list):
-            return [self.convert_ids_to_tokens(row, skip_special_tokens) for row in rows]
+            return [self.convert_ids_to_tokens(row, skip_special_tokens, decode_tokens) for row in rows]
+        if decode_tokens:
+            special = self._adapter.encoder.special_ids if skip_special_tokens else ()
+            kept = [i for i in rows if i not in special]
+            return [token.text for token in self._adapter.encoder.tokens(kept, ["generated"] * len(kept))]
         return self.tokenizer.convert_ids_to_tokens(rows, skip_special_tokens=skip_special_tokens)
+
+    def clean_tokens(self, tokens: Any, skip_special_tokens: bool = False, as_targets: bool = False) -> Any:
+        """What pieces say, each by itself, row by row; the piece where it says nothing."""
+        if tokens and not isinstance(tokens[0], str):
+            return [self.clean_tokens(row, skip_special_tokens, as_targets) for row in tokens]
+        special = set(self.special_tokens) if skip_special_tokens else set()
+        said = self.tokenizer.convert_tokens_to_string
+        return [said([token]) or token for token in tokens if token not in special]
 
     def convert_tokens_to_ids(self, tokens: Any) -> Any:
         if tokens and not isinstance(tokens, str) and not isinstance(tokens[0], str):

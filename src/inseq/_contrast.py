@@ -14,7 +14,7 @@ from inseq._spans import Explained
 from inseq.errors import ArgumentError
 from inseq.models.adapter import Adapter
 from inseq.text.align import align, checked_pairs, pairs_of
-from inseq.text.encode import checked_texts
+from inseq.text.encode import are_ids, checked_text, known_ids
 from inseq.text.example import Contrast, Example
 
 
@@ -74,7 +74,7 @@ def _sources(adapter: Adapter, asked: Compared, jobs: Sequence[Explained]) -> li
     entries = _entries(asked.contrast_sources, "contrast_sources", len(jobs))
     size = len(adapter.tables["source"].weight)
     return [
-        adapter.encoder.input_ids(entry) if isinstance(entry, str) else _known(entry, size, f"contrast_sources[{i}]")
+        adapter.encoder.input_ids(entry) if isinstance(entry, str) else known_ids(entry, size, f"contrast_sources[{i}]")
         for i, entry in enumerate(entries)
     ]
 
@@ -91,7 +91,7 @@ def _targets(adapter: Adapter, asked: Compared, jobs: Sequence[Explained], texts
     for i, entry in enumerate(_entries(asked.contrast_targets, "contrast_targets", len(jobs))):
         name = f"contrast_targets[{i}]"
         if not isinstance(entry, str):
-            ids = _known(entry, size, name)
+            ids = known_ids(entry, size, name)
             found.append(ids if encoder.start is None or ids[0] == encoder.start else [encoder.start, *ids])
         elif encoder.start is not None:
             found.append(encoder.target_ids(entry))
@@ -107,7 +107,7 @@ def _entries(value: Any, argument: str, n_texts: int) -> list[Any]:
     """One text or list of ids for each input."""
     if isinstance(value, Tensor):
         value = value.tolist()
-    entries = [value] if isinstance(value, str) or _are_ids(value) else value
+    entries = [value] if isinstance(value, str) or are_ids(value) else value
     if not isinstance(entries, list | tuple):
         raise ArgumentError(f"{argument} must be a text or ids for each input, got {type(value).__name__}.")
     entries = [entry.tolist() if isinstance(entry, Tensor) else entry for entry in entries]
@@ -115,21 +115,10 @@ def _entries(value: Any, argument: str, n_texts: int) -> list[Any]:
         raise ArgumentError(f"{argument} has {len(entries)} entries and input_texts {n_texts}: pass one for each input.")
     for i, entry in enumerate(entries):
         if isinstance(entry, str):
-            checked_texts(entry, f"{argument}[{i}]")
-        elif not _are_ids(entry):
+            checked_text(entry, f"{argument}[{i}]")
+        elif not are_ids(entry):
             raise ArgumentError(f"{argument}[{i}] must be a text or ids, got {type(entry).__name__} ({entry!r}).")
     return entries
-
-
-def _are_ids(value: Any) -> bool:
-    return isinstance(value, list | tuple) and len(value) > 0 and all(type(i) is int for i in value)
-
-
-def _known(ids: Sequence[int], size: int, argument: str) -> list[int]:
-    unknown = next((i for i in ids if not 0 <= i < size), None)
-    if unknown is not None:
-        raise ArgumentError(f"{argument} holds the id {unknown}, and the model's vocabulary has ids 0 to {size - 1}.")
-    return list(ids)
 
 
 def _check_length(adapter: Adapter, source: list[int], target: list[int], text: int) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from inspect import Parameter
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 from transformers import GenerationConfig
 
-from inseq._compat import ModelOfArgs, call
+from inseq._compat import call
+from inseq._former import translated
 from inseq._registry import Entry, bind
 from inseq.engine.requests import ContrastKind, Target
 from inseq.errors import ArgumentError, UnknownArgumentError, UnsupportedModelError
@@ -65,6 +66,7 @@ class Plan:
         options: what the call was given, and the method's defaults.
         compared: what outputs are compared with.
         notes: what a user should know.
+        deltas: whether completeness gaps are wanted among the step scores.
     """
 
     method: Entry[Callable[..., Any]]
@@ -77,6 +79,26 @@ class Plan:
     options: dict[str, Any]
     compared: Compared
     notes: tuple[str, ...]
+    deltas: bool
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of a call.
+
+    Attributes:
+        free: by name, for whatever takes them.
+        method: of the method alone.
+        target: of the attributed function alone.
+        scores: of the step scores alone.
+        include_eos_baseline: whether the baseline replaces ends; as the method has it if None.
+    """
+
+    free: Mapping[str, Any]
+    method: Mapping[str, Any] = field(default_factory=dict)
+    target: Mapping[str, Any] = field(default_factory=dict)
+    scores: Mapping[str, Any] = field(default_factory=dict)
+    include_eos_baseline: bool | None = None
 
 
 def plan_call(
@@ -84,19 +106,17 @@ def plan_call(
     name: str | None,
     target: Any,
     scores: str | Sequence[str],
-    options: dict[str, Any],
-    defaults: dict[str, Any],
+    options: Options,
     also: set[str],
 ) -> Plan:
     """Find the functions that a call names and give each its options.
 
     Args:
-        model: the model.
+        model: the model, whose own method has options too.
         name: the method; the model's own if None.
-        target: the attributed function, by name or itself.
+        target: the attributed function, by name or itself; the model's own if None.
         scores: names of the step scores.
-        options: the keywords of the call.
-        defaults: options of the model's own method.
+        options: the options of the call.
         also: arguments of the call itself.
 
     Raises:
@@ -114,19 +134,23 @@ def plan_call(
             f"{type(model.model).__name__} does not route its attention through transformers' attention interface, so "
             f"{entry.name!r} cannot reach its value vectors. Use 'attention' or 'attention_rollout', or 'occlusion'."
         )
-    target = _named_step_function(DEFAULT_TARGET if target is None else target, "attributed_fn")
+    target = _named_step_function(model.default_attributed_fn_id if target is None else target, "attributed_fn")
     if not isinstance(scores, str | list | tuple):
         raise ArgumentError(f"step_scores must be a list of step functions' names, got {type(scores).__name__}.")
     recorded = [_named_step_function(s, "step_scores") for s in ([scores] if isinstance(scores, str) else scores)]
-    own = defaults if entry.name == model.method else {}
+    own = model.method_options if entry.name == model.method else {}
+    free, alone = translated(entry, options.free), translated(entry, options.method)
+    if options.include_eos_baseline is not None and "include_eos_baseline" in entry.options:
+        alone.options["include_eos_baseline"] = options.include_eos_baseline
+    elif options.include_eos_baseline:
+        alone.notes.append(f"include_eos_baseline has no effect: {entry.name} has no baseline")
     takers = {entry.name: entry.options, f"target {target.name}": target.options}
     takers |= {f"step score {step.name}": step.options for step in recorded}
     comparing = [step for step in (target, *recorded) if _may_compare(step)]
     if comparing:
-        takers["contrast"] = {field.name: field.default for field in fields(Compared)}
-    _refuse_idle_contrast(options, takers)
-    others = {option for other in methods for option in methods[other].options}
-    bound = bind(options, takers, also=also, hint=hint, elsewhere=others)
+        takers["contrast"] = {each.name: each.default for each in fields(Compared)}
+    _refuse_idle_contrast({**options.free, **options.target, **options.scores}, takers)
+    bound = _bound(replace(options, free=free.options, method=alone.options), takers, also)
     compared = Compared(**bound.get("contrast", {}))
     _require_contrast(comparing, compared)
     forced = compared.contrast_force_inputs
@@ -147,10 +171,37 @@ def plan_call(
             for s in recorded
         },
         merges={s.name: _merge(s, bound[f"step score {s.name}"]) for s in recorded},
-        options=_recorded((entry, target, *recorded), {**own, **options}),
+        options=_recorded(
+            (entry, target, *recorded),
+            {**own, **free.options, **alone.options, **options.target, **options.scores},
+        ),
         compared=compared,
-        notes=tuple(dict.fromkeys(prepared.notes)),
+        notes=tuple(dict.fromkeys([*free.notes, *alone.notes, *prepared.notes])),
+        deltas=free.deltas or alone.deltas,
     )
+
+
+def _bound(options: Options, takers: dict[str, dict[str, Any]], also: set[str]) -> dict[str, dict[str, Any]]:
+    """Each taker's options: those given by name, and those given for it alone.
+
+    Raises:
+        ArgumentError: for an option that is given in both ways, or to two kinds of functions that share it, differently.
+    """
+    others = {option for other in methods for option in methods[other].options}
+    bound = bind(dict(options.free), takers, also=also, hint=hint, elsewhere=others)
+    first = next(iter(takers))
+    groups = {
+        "attribution_args": (options.method, [first]),
+        "attributed_fn_args": (options.target, [n for n in takers if n == "contrast" or n.startswith("target ")]),
+        "step_scores_args": (options.scores, [n for n in takers if n == "contrast" or n.startswith("step score ")]),
+    }
+    for argument, (given, names) in groups.items():
+        for taker, values in bind(dict(given), {name: takers[name] for name in names}, hint=hint).items():
+            for option, value in values.items():
+                if option in bound[taker] and bound[taker][option] is not value:
+                    raise ArgumentError(f"{option} of {taker} is given twice, the second time in {argument}: pass it once.")
+                bound[taker][option] = value
+    return bound
 
 
 @dataclass
@@ -165,8 +216,7 @@ class _Preparation:
         if missing:
             raise ArgumentError(f"Step function {step.name!r} needs {', '.join(f'{name}=' for name in missing)}.")
         if isinstance(step.function, InseqForm):
-            seen = ModelOfArgs(self.model._adapter, self.model.model_name)
-            return Target(partial(call, step.function, seen, options), step.name, stepwise=True)
+            return Target(partial(call, step.function, self.model, options), step.name, stepwise=True)
         passes = self._passes(step, options)
         seed = options.get("seed", step.options.get("seed", 0)) if passes else 0
         of_written = bool(step.facts.get("of_written"))
@@ -194,41 +244,25 @@ def _merge(step: Entry[Callable[..., Any]], options: dict[str, Any]) -> str:
 def _recorded(entries: Sequence[Entry[Callable[..., Any]]], given: dict[str, Any]) -> dict[str, Any]:
     """What a call was given, and the defaults of everything in it."""
     defaults = {name: value for entry in entries for name, value in entry.options.items() if value is not Parameter.empty}
-    return {name: _described(value) for name, value in {**defaults, **given}.items()}
+    return {name: described(value) for name, value in {**defaults, **given}.items()}
 
 
-def _described(value: Any) -> Any:
+def described(value: Any) -> Any:
     """An option as it is recorded: what has no short text of its own by what it is."""
     if isinstance(value, Tensor):
         return f"tensor of shape {tuple(value.shape)}"
     if isinstance(value, nn.Module):
         return type(value).__name__
     if isinstance(value, list | tuple):
-        return [_described(item) for item in value]
+        return [described(item) for item in value]
     return getattr(value, "__name__", repr(value)) if callable(value) else value
 
-
-NOT_YET = (
-    "attributed_fn_args",
-    "attribution_args",
-    "clean_special_chars",
-    "device",
-    "generate_from_target_prefix",
-    "output_step_attributions",
-    "override_default_attribution",
-    "pretty_progress",
-    "skip_special_tokens",
-    "step_scores_args",
-)
-"""Arguments of Inseq 0.7.1 that are not here yet."""
 
 MEANT = {"attribution_method": "method", "step_score": "step_scores"}
 
 
 def hint(name: str) -> str:
     """What can be said of an argument that nothing in a call takes."""
-    if name in NOT_YET:
-        return f" It is an argument of Inseq 0.7.1 that is not here yet{': give options by name' if 'args' in name else ''}."
     if name in MEANT:
         return f" Did you mean {MEANT[name]!r}?"
     if hasattr(GenerationConfig(), name):
@@ -270,10 +304,10 @@ def _contrast_of_target(step: Entry[Callable[..., Any]], forced: bool) -> Contra
 def _refuse_idle_contrast(options: dict[str, Any], takers: dict[str, dict[str, Any]]) -> None:
     """Say what is missing where a contrast is given and nothing compares."""
     taken = {name for taker in takers.values() for name in taker}
-    for field in fields(Compared):
-        if field.name in options and field.name not in taken:
+    for each in fields(Compared):
+        if each.name in options and each.name not in taken:
             raise UnknownArgumentError(
-                f"Unknown argument {field.name!r}: nothing in this call compares outputs. Name a contrastive step function in "
+                f"Unknown argument {each.name!r}: nothing in this call compares outputs. Name a contrastive step function in "
                 "attributed_fn or step_scores, such as 'contrast_prob_diff'."
             )
 

@@ -46,7 +46,11 @@ class Explained:
 
 
 def explained(
-    ids: Sequence[tuple[list[int], list[int], int]], start: int | None, end: int | None, target_spans: Any
+    ids: Sequence[tuple[list[int], list[int], int]],
+    start: int | None,
+    end: int | None,
+    target_spans: Any,
+    positions: Any = None,
 ) -> list[Explained]:
     """Find what is explained of each text.
 
@@ -55,11 +59,17 @@ def explained(
         start: the first position to explain; negative ones count from the end.
         end: the position after the last one.
         target_spans: spans of the positions, of all texts or of each.
+        positions: single positions in place of spans.
 
     Raises:
         ArgumentError: for positions that were not generated, and where there is nothing to explain.
     """
     windows = [_window(target, first, start, end) for _, target, first in ids]
+    if positions is not None:
+        if target_spans is not None:
+            raise ArgumentError("Got positions and target_spans: pass the positions as spans of one token, or alone.")
+        chosen = zip(ids, windows, _chosen(positions, ids, windows), strict=True)
+        return [Explained(*each, (spans[0][0], spans[-1][1]), spans) for each, _, spans in chosen]
     if target_spans is None:
         return [Explained(*each, window) for each, window in zip(ids, windows, strict=True)]
     found = []
@@ -73,6 +83,33 @@ def explained(
                     "ends, each once. They may overlap."
                 )
         found.append(Explained(*each, (resolved[0][0], resolved[-1][1]), resolved))
+    return found
+
+
+def _chosen(given: Any, ids: Sequence[tuple[list[int], list[int], int]], windows: Sequence[Span]) -> list[tuple[Span, ...]]:
+    """Single positions of each text as spans of one token, in the order of ``target``."""
+    expected = "positions must be a list of positions of target, each once, or such a list for each text"
+    if not isinstance(given, list | tuple) or not given:
+        raise ArgumentError(f"{expected}; got {given!r}.")
+    lists = [given] * len(ids) if all(type(i) is int for i in given) else list(given)
+    found = []
+    for text, (each, window, listed) in enumerate(zip(ids, windows, lists, strict=False)):
+        if not isinstance(listed, list | tuple) or not listed or any(type(i) is not int for i in listed):
+            raise ArgumentError(f"{expected}; got {given!r}.")
+        resolved = sorted(i + len(each[1]) if i < 0 else i for i in listed)
+        outside = next((i for i in resolved if not window[0] <= i < window[1]), None)
+        if outside is not None:
+            raise ArgumentError(
+                f"positions={given!r} name position {outside} of text {text}, whose explained tokens stand at {window[0]} to "
+                f"{window[1] - 1}."
+            )
+        if len(set(resolved)) < len(resolved):
+            raise ArgumentError(f"{expected}; {listed!r} name one of text {text} twice.")
+        found.append(tuple((i, i + 1) for i in resolved))
+    if len(lists) != len(ids):
+        raise ArgumentError(
+            f"positions has {len(lists)} lists and input_texts {len(ids)} texts: pass one for each or for all."
+        )
     return found
 
 

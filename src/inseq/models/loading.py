@@ -58,7 +58,7 @@ def load_adapter(
         if model_kwargs or dtype is not None:
             raise ArgumentError("model_kwargs and dtype are for models loaded by name: this model is loaded already.")
         loaded = getattr(model, "_orig_mod", model)
-        loaded = loaded if device is None else loaded.to(_checked_device(device))
+        loaded = loaded if device is None else loaded.to(checked_device(device))
     else:
         raise ArgumentError(
             f"model must be a hub name, a directory or a loaded transformers model, got {type(model).__name__}."
@@ -67,7 +67,7 @@ def load_adapter(
 
 
 def _load_model(name: str, device: Any, dtype: Any, kwargs: dict[str, Any]) -> nn.Module:
-    device = _checked_device(device)
+    device = None if device is None else checked_device(device)
     kwargs = _with_quantisation(kwargs)
     if dtype is not None:
         kwargs["dtype"] = _checked_dtype(dtype)
@@ -99,14 +99,12 @@ def _load_model(name: str, device: Any, dtype: Any, kwargs: dict[str, Any]) -> n
     return model if placed else model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
-def _checked_device(device: Any) -> torch.device | None:
+def checked_device(device: Any) -> torch.device:
     """The device, after something was put on it.
 
     Raises:
         ArgumentError: for what is no device, or none of this machine.
     """
-    if device is None:
-        return None
     try:
         return torch.empty(0, device=torch.device(device)).device
     except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
@@ -180,47 +178,66 @@ def _adapter(model: Any, tokenizer: Any) -> Adapter:
 
 
 def generate(
-    adapter: Adapter, inputs: Sequence[Sequence[int]], arguments: Mapping[str, Any], batch_size: int | None = None
+    adapter: Adapter,
+    inputs: Sequence[Sequence[int]],
+    arguments: Mapping[str, Any],
+    batch_size: int | None = None,
+    prefixes: Sequence[Sequence[int]] | None = None,
 ) -> list[list[int]]:
     """Generate from ids to ids: for each input the decoder's whole sequence, cut after its end-of-sequence token.
 
-    Decoder-only inputs are batched by equal length, so that no padding can change a prediction; encoder inputs are padded
-    and masked.
+    What the decoder reads first is batched by equal length, so that no padding can change a prediction; encoder inputs are
+    padded and masked.
 
     Args:
         adapter: the model.
         inputs: ids of prompts, or of sources.
         arguments: keyword arguments of transformers' ``generate``; one sequence an input.
         batch_size: how many inputs at a time; all by default, and one where a row may stop by itself.
+        prefixes: how each output of an encoder-decoder begins, the decoder's start first; by default with that alone.
     """
     if arguments.get("num_return_sequences", 1) != 1:
         raise ArgumentError("generation_args: num_return_sequences must be 1, each input has one output to explain.")
     sourced = "source" in adapter.tables
     if any(arguments.get(name) for name in STOP_A_ROW):
         batch_size = 1
-    order = sorted(range(len(inputs)), key=lambda i: len(inputs[i]))
-    groups = [list(group) for _, group in groupby(order, key=None if sourced else lambda i: len(inputs[i]))]
-    if sourced:
-        groups = [order]
+    read = [1] * len(inputs) if sourced and prefixes is None else [len(ids) for ids in prefixes or inputs]
+    order = sorted(range(len(inputs)), key=lambda i: (read[i], len(inputs[i])))
+    groups = [list(group) for _, group in groupby(order, key=lambda i: read[i])]
     results: dict[int, list[int]] = {}
     with guest(adapter.model), torch.no_grad():
         for group in groups:
             size = batch_size or len(group)
             for a in range(0, len(group), size):
                 rows = group[a : a + size]
-                for i, output in zip(rows, _generate_rows(adapter, [inputs[i] for i in rows], arguments), strict=True):
-                    results[i] = _cut(output, 1 if sourced else len(inputs[i]), _eos_ids(adapter, arguments))
+                begun = None if prefixes is None else [prefixes[i] for i in rows]
+                outputs = _generate_rows(adapter, [inputs[i] for i in rows], arguments, begun)
+                for i, output in zip(rows, outputs, strict=True):
+                    results[i] = _cut(output, read[i], _eos_ids(adapter, arguments))
     return [results[i] for i in range(len(inputs))]
 
 
-def _generate_rows(adapter: Adapter, rows: Sequence[Sequence[int]], arguments: Mapping[str, Any]) -> list[list[int]]:
+def _generate_rows(
+    adapter: Adapter,
+    rows: Sequence[Sequence[int]],
+    arguments: Mapping[str, Any],
+    prefixes: Sequence[Sequence[int]] | None,
+) -> list[list[int]]:
     config = adapter.model.generation_config
     eos = next(iter(_eos_ids(adapter, arguments)), 0)
     padding = next(i for i in (config.pad_token_id, adapter.special_id("pad"), eos) if i is not None)
     length = max(len(row) for row in rows)
     ids = torch.tensor([[*row, *[padding] * (length - len(row))] for row in rows], device=adapter.device)
     keep = torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in rows], device=adapter.device)
-    options = {"pad_token_id": padding, **_room(adapter, rows, arguments), **arguments, "return_dict_in_generate": False}
+    begun = len(prefixes[0]) if prefixes else 1
+    options = {
+        "pad_token_id": padding,
+        **_room(adapter, rows, arguments, begun),
+        **arguments,
+        "return_dict_in_generate": False,
+    }
+    if prefixes is not None:
+        options["decoder_input_ids"] = torch.tensor([list(ids) for ids in prefixes], device=adapter.device)
     try:
         return adapter.model.generate(input_ids=ids, attention_mask=keep, **options).tolist()
     except (ValueError, TypeError) as error:
@@ -229,12 +246,19 @@ def _generate_rows(adapter: Adapter, rows: Sequence[Sequence[int]], arguments: M
         raise ArgumentError(f"generation_args were refused by transformers: {_first_line(error)}{hints}") from error
 
 
-def _room(adapter: Adapter, rows: Sequence[Sequence[int]], arguments: Mapping[str, Any]) -> dict[str, int]:
-    """Where the caller sets no length, and the model's own would go beyond its positions: what is left of them."""
+def _room(adapter: Adapter, rows: Sequence[Sequence[int]], arguments: Mapping[str, Any], begun: int) -> dict[str, int]:
+    """Where the caller sets no length, and the model's own would go beyond its positions: what is left of them.
+
+    Args:
+        adapter: the model.
+        rows: what it reads.
+        arguments: what the caller set.
+        begun: how many tokens an encoder-decoder's output has already.
+    """
     limit = adapter.max_positions()
     if limit is None or any(arguments.get(name) is not None for name in LENGTHS):
         return {}
-    before = 1 if "source" in adapter.tables else max(len(row) for row in rows)
+    before = begun if "source" in adapter.tables else max(len(row) for row in rows)
     config = adapter.model.generation_config
     end = before + config.max_new_tokens if config.max_new_tokens else config.max_length or before + USUAL_LENGTH
     return {"max_new_tokens": limit - before} if max(end, before + 1) > limit else {}

@@ -21,6 +21,7 @@ from inseq.text.pieces import detect, readable
 
 if TYPE_CHECKING:
     from inseq.result.output import FeatureAttributionOutput, FeatureAttributionSequenceOutput
+    from inseq.result.steps import FeatureAttributionStepOutput
 
 TAG = "__instance_type__"
 KINDS: dict[str, tuple[tuple[str, ...], str]] = {
@@ -36,7 +37,6 @@ OPTIONAL = ("source_attributions", "target_attributions", "step_scores", "sequen
 SPECIAL = re.compile(
     r"<(?!0x[0-9A-Fa-f]{2}>)[^\s<>]+>|\[(?:PAD|UNK|CLS|SEP|MASK|BOS|EOS)\]|[a-z]{2,3}_[A-Z]\w{1,3}|__[a-z]{2,3}__"
 )
-STEPS_LEFT_OUT = "Read from a file of Inseq, whose step_attributions were left out: they hold what the sequences hold."
 
 
 SHIFTED = "Read from a file of Inseq, whose window of an encoder-decoder stood one token too far left; it is put right."
@@ -72,10 +72,27 @@ def read(document: Any) -> FeatureAttributionOutput:
     _, attributes = _tagged(Field(document), ("FeatureAttributionOutput",))
     parts = attributes.record("sequence_attributions", "info", also=("step_attributions",))
     info = {key: field.value for key, field in parts["info"].mapping()}
+    sequences = [_sequence(field, info) for field in parts["sequence_attributions"].items()]
     steps = parts.get("step_attributions")
-    if steps is not None and steps.value is not None:
-        info["notes"] = [*_notes(info), STEPS_LEFT_OUT]
-    return FeatureAttributionOutput([_sequence(field, info) for field in parts["sequence_attributions"].items()], None, info)
+    stepwise = steps is not None and steps.value is not None
+    return FeatureAttributionOutput(sequences, steps_of(sequences) if stepwise else None, info)
+
+
+def steps_of(sequences: Sequence[FeatureAttributionSequenceOutput]) -> list[FeatureAttributionStepOutput]:
+    """The steps of sequences that a file says were explained step by step.
+
+    Raises:
+        FileFormatError: if the sequences' scores cannot stand beside each other.
+    """
+    from inseq.result.steps import step_outputs
+
+    for name in ("source_attributions", "target_attributions"):
+        found = [scores for sequence in sequences if (scores := getattr(sequence, name)) is not None]
+        if len({(scores.dtype, scores.shape[2:]) for scores in found}) > 1:
+            raise FileFormatError(
+                f"Damaged result file: it has steps, and {name} of its sequences differ in their axes or types."
+            )
+    return step_outputs(sequences) if sequences else []
 
 
 def _check_growth(document: Any) -> None:

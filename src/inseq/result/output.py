@@ -15,9 +15,10 @@ from inseq.errors import ArgumentError
 from inseq.result import aggregate as aggregation
 from inseq.result import facade, store
 from inseq.result.aggregate import Names, SelectIdx
+from inseq.result.steps import FeatureAttributionStepOutput
 from inseq.text.example import Token, joined
 
-OF_EACH = ("input_texts", "generated_texts", "contrast", "target_spans")
+OF_EACH = ("input_texts", "generated_texts", "contrast", "target_spans", "turns")
 """Facts of a call that have an entry for each text."""
 
 SAME_CALL = ("attribution_method", "attributed_fn", "model_name")
@@ -227,12 +228,12 @@ class FeatureAttributionOutput:
 
     Attributes:
         sequence_attributions: one output for each text, in the order given.
-        step_attributions: one output for each step, where they were asked for.
+        step_attributions: the same scores step by step, where that was asked for.
         info: facts of the call.
     """
 
     sequence_attributions: list[FeatureAttributionSequenceOutput]
-    step_attributions: list[FeatureAttributionSequenceOutput] | None = None
+    step_attributions: list[FeatureAttributionStepOutput] | None = None
     info: dict[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -248,13 +249,10 @@ class FeatureAttributionOutput:
         return merge_attributions([self, other])
 
     def __eq__(self, other: object) -> bool:
-        """Equal sequences and steps; ``info`` holds times and is not compared."""
+        """Equal sequences; ``info`` holds times and is not compared."""
         if not isinstance(other, FeatureAttributionOutput):
             return NotImplemented
-        return (self.sequence_attributions, self.step_attributions) == (
-            other.sequence_attributions,
-            other.step_attributions,
-        )
+        return self.sequence_attributions == other.sequence_attributions
 
     __hash__ = None  # type: ignore[assignment]
 

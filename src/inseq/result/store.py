@@ -119,12 +119,20 @@ def _output(document: Field) -> FeatureAttributionOutput:
     _check_version(document)
     since = () if document.value["version"] == 1 else ("written_by",)
     parts = document.record("format", "version", "info", "sequences", "steps", *since)
-    steps = parts["steps"]
+    sequences = [_sequence(field) for field in parts["sequences"].items()]
+    steps = _has_steps(parts["steps"], document.value["version"])
     return FeatureAttributionOutput(
-        [_sequence(field) for field in parts["sequences"].items()],
-        None if steps.value is None else [_sequence(field) for field in steps.items()],
+        sequences,
+        inseq_files.steps_of(sequences) if steps else None,
         {key: field.value for key, field in parts["info"].mapping()},
     )
+
+
+def _has_steps(field: Field, version: int) -> bool:
+    """Whether there are steps, which hold what the sequences hold; the first version wrote them out, or null."""
+    if version == 1 and (field.value is None or isinstance(field.value, list)):
+        return bool(field.value)
+    return field.boolean()
 
 
 def _named(path: Path) -> tuple[str, str, bool]:
@@ -195,14 +203,13 @@ def _safetensors(output: FeatureAttributionOutput, precision: str) -> bytes:
 
 
 def _document(output: FeatureAttributionOutput, precision: str, stored: dict[str, Tensor] | None) -> dict[str, Any]:
-    steps = output.step_attributions
     return {
         "format": FORMAT,
         "version": VERSION,
         "written_by": __version__,
         "info": jsonable(output.info),
         "sequences": [_packed(sequence, precision, stored) for sequence in output.sequence_attributions],
-        "steps": None if steps is None else [_packed(step, precision, stored) for step in steps],
+        "steps": output.step_attributions is not None,
     }
 
 

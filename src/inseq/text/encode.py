@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
+from torch import Tensor
+
 from inseq.errors import ArgumentError
 from inseq.text.example import Role, Token
 from inseq.text.pieces import Alphabet, detect, readable
@@ -33,16 +35,23 @@ class Encoder:
         ids = {i for i, token in added.items() if token.special} | set(self.tokenizer.all_special_ids)
         return frozenset(ids if self.start is None else ids | {self.start})
 
-    def input_ids(self, text: str) -> list[int]:
-        """Ids of a source or a prompt, with the special tokens the tokenizer adds to it."""
-        return list(self.tokenizer(text, truncation=False, verbose=False)["input_ids"])
+    def input_ids(self, text: str, *, special: bool = True) -> list[int]:
+        """Ids of a source or a prompt, with or without the special tokens the tokenizer adds to it."""
+        return list(self.tokenizer(text, add_special_tokens=special, truncation=False, verbose=False)["input_ids"])
 
-    def target_ids(self, text: str) -> list[int]:
+    def target_ids(self, text: str, *, special: bool = True) -> list[int]:
         """Ids of a forced translation, the decoder's start first."""
         assert self.start is not None
-        return [self.start, *self.tokenizer(text_target=text, truncation=False, verbose=False)["input_ids"]]
+        written = self.tokenizer(text_target=text, add_special_tokens=special, truncation=False, verbose=False)
+        return [self.start, *written["input_ids"]]
 
-    def continued_ids(self, prompt: str, text: str, argument: str) -> tuple[list[int], int]:
+    def without_specials(self, text: str) -> str:
+        """The text without the texts of special tokens."""
+        for token in sorted(self.tokenizer.all_special_tokens, key=len, reverse=True):
+            text = text.replace(token, "")
+        return text
+
+    def continued_ids(self, prompt: str, text: str, argument: str, *, special: bool = True) -> tuple[list[int], int]:
         """Ids of ``text``, which continues ``prompt``, and the index of the first token of the continuation.
 
         The whole text is tokenised once; a token that straddles the end of the prompt belongs to the continuation.
@@ -56,13 +65,15 @@ class Encoder:
                 f"begin with {_short(prompt)}. Pass the prompt followed by its continuation."
             )
         if self.tokenizer.is_fast:
-            encoded = self.tokenizer(text, truncation=False, verbose=False, return_offsets_mapping=True)
+            encoded = self.tokenizer(
+                text, add_special_tokens=special, truncation=False, verbose=False, return_offsets_mapping=True
+            )
             ids, offsets = list(encoded["input_ids"]), encoded["offset_mapping"]
             beyond = [i for i, (start, end) in enumerate(offsets) if end > len(prompt) and end > start]
             first = beyond[0] if beyond else len(ids)
         else:
-            before = self.input_ids(prompt)
-            ids = self.input_ids(text)
+            before = self.input_ids(prompt, special=special)
+            ids = self.input_ids(text, special=special)
             first = len(before)
             if ids[:first] != before:
                 ids = before + list(self.tokenizer(text[len(prompt) :], add_special_tokens=False)["input_ids"])
@@ -110,20 +121,47 @@ def checked_texts(value: object, argument: str) -> list[str]:
         raise ArgumentError(f"{argument} must be a text or a list of texts, got {type(value).__name__} ({_short(value)}).")
     if not texts:
         raise ArgumentError(f"{argument} is an empty list: pass at least one text.")
-    for i, text in enumerate(texts):
-        name = argument if isinstance(value, str) else f"{argument}[{i}]"
-        if not isinstance(text, str):
-            raise ArgumentError(f"{name} must be a text, got {type(text).__name__} ({_short(text)}).")
-        if not text.strip():
-            raise ArgumentError(f"{name} is empty ({text!r}): pass a text with at least one visible character.")
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise ArgumentError(
-                f"{name} holds a lone surrogate at character {error.start}, which no tokenizer can read: "
-                "decode the original bytes again, with errors='replace'."
-            ) from None
-    return list(texts)
+    return [checked_text(text, argument if isinstance(value, str) else f"{argument}[{i}]") for i, text in enumerate(texts)]
+
+
+def checked_text(text: object, name: str) -> str:
+    """Return a text that can be read.
+
+    Raises:
+        ArgumentError: by its name, for anything but non-empty text.
+    """
+    if not isinstance(text, str):
+        raise ArgumentError(f"{name} must be a text, got {type(text).__name__} ({_short(text)}).")
+    if not text.strip():
+        raise ArgumentError(f"{name} is empty ({text!r}): pass a text with at least one visible character.")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ArgumentError(
+            f"{name} holds a lone surrogate at character {error.start}, which no tokenizer can read: "
+            "decode the original bytes again, with errors='replace'."
+        ) from None
+    return text
+
+
+def are_ids(value: Any) -> bool:
+    """Whether a value is one sequence of ids."""
+    if isinstance(value, Tensor):
+        return value.ndim == 1 and not value.is_floating_point() and len(value) > 0
+    return isinstance(value, list | tuple) and len(value) > 0 and all(type(i) is int for i in value)
+
+
+def known_ids(ids: Any, size: int, argument: str) -> list[int]:
+    """Ids as a list of their own.
+
+    Raises:
+        ArgumentError: for an id that the model's vocabulary does not have.
+    """
+    listed = ids.tolist() if isinstance(ids, Tensor) else list(ids)
+    unknown = next((i for i in listed if not 0 <= i < size), None)
+    if unknown is not None:
+        raise ArgumentError(f"{argument} holds the id {unknown}, and the model's vocabulary has ids 0 to {size - 1}.")
+    return listed
 
 
 def _short(value: object, limit: int = 60) -> str:

@@ -1,0 +1,164 @@
+"""One call: from what is explained of each text to the outputs."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+import transformers
+
+from inseq import __version__
+from inseq._assemble import sequence_output
+from inseq._contrast import compare, with_contrasts
+from inseq._inputs import Input, Written
+from inseq._memory import plan_of, room_of
+from inseq._plan import Plan, described
+from inseq._spans import Explained
+from inseq.engine.measures import Counters, StepScores
+from inseq.models.digest import digests
+from inseq.models.edits import guest
+from inseq.result.labelled import aggregation_functions
+from inseq.result.output import OF_EACH, FeatureAttributionSequenceOutput
+from inseq.text.example import Example
+
+if TYPE_CHECKING:
+    from inseq._model import AttributionModel
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a call comes down to.
+
+    Attributes:
+        plan: its functions and their options.
+        jobs: what is explained of each text.
+        inputs: what was given.
+        written: how the outputs came about.
+        attribute_target: whether a decoder's prefix is scored beside the source.
+        granular: whether all axes are kept; None where memory decides.
+        memory: what the call may take.
+        show_progress: whether there may be a bar.
+    """
+
+    plan: Plan
+    jobs: list[Explained]
+    inputs: list[Input]
+    written: Written
+    attribute_target: bool
+    granular: bool | None
+    memory: int | float | str | None
+    show_progress: bool
+
+
+def outputs_of(
+    model: AttributionModel, run: Run, started: float
+) -> tuple[list[FeatureAttributionSequenceOutput], dict[str, Any]]:
+    """Run a call's method on its texts; their outputs, and the facts of the call."""
+    plan, jobs = run.plan, run.jobs
+    planned = plan_of(
+        plan.method.name,
+        plan.method.facts,
+        jobs,
+        model._adapter,
+        room_of(run.memory, model._adapter),
+        wanted=run.granular,
+        decoder=run.attribute_target or not model.is_encoder_decoder,
+    )
+    examples = [
+        model._adapter.example(
+            job.source,
+            job.target,
+            job.first,
+            job.positions,
+            attribute_target=run.attribute_target,
+            granular=planned.granular,
+            spans=job.spans,
+        )
+        for job in jobs
+    ]
+    info = _info(model, run, planned.granular)
+    if plan.compared.wanted:
+        comparisons = compare(model._adapter, plan, jobs, [x.text for x in run.inputs])
+        examples = with_contrasts(examples, comparisons)
+        info["contrast"] = comparisons.facts
+        info["notes"] += comparisons.notes
+    with guest(model.model):
+        model._engine.counters = Counters()
+        found = model._engine.run(
+            [(x, plan.method.function(x, **plan.method_options)) for x in examples],
+            plan.target,
+            plan.recorded,
+            progress=run.show_progress,
+            plan=planned,
+        )
+        counters = asdict(model._engine.counters)
+    info |= {"exec_time": time.perf_counter() - started, "counters": counters, "plan": planned.facts()}
+    info["notes"] += planned.notes
+    outputs = [
+        sequence_output(
+            x,
+            job,
+            attribution,
+            _merged(x, scores, plan),
+            _tokens(model, job),
+            plan.method.facts,
+            _info_of(info, i),
+        )
+        for i, (job, x, (attribution, scores)) in enumerate(zip(jobs, examples, found, strict=True))
+    ]
+    for output in outputs:
+        if plan.deltas and "delta" in output.diagnostics:
+            output.step_scores["deltas"] = output.diagnostics["delta"]
+    return outputs, info
+
+
+def _tokens(model: AttributionModel, job: Explained) -> tuple[Any, Any]:
+    encoder = model._adapter.encoder
+    given = "generated" if job.source else "prompt"
+    roles = [given if i < job.first else "generated" for i in range(len(job.target))]
+    target = encoder.tokens(job.target, roles)  # type: ignore[arg-type]
+    return (encoder.tokens(job.source, ["source"] * len(job.source)) if job.source else target[: job.first]), target
+
+
+def _info(model: AttributionModel, run: Run, granular: bool) -> dict[str, Any]:
+    plan, jobs, inputs = run.plan, run.jobs, run.inputs
+    uses_target = plan.method.facts.get("uses_target", True)
+    spans = {} if jobs[0].spans is None else {"target_spans": [[list(span) for span in j.spans or ()] for j in jobs]}
+    turns = {"turns": [[dict(turn) for turn in x.turns] for x in inputs]} if any(x.turns for x in inputs) else {}
+    idle = bool(run.written.generation) and run.written.forced
+    return {
+        "attribution_method": plan.method.name,
+        "attributed_fn": plan.target_name if uses_target else None,
+        "step_scores": list(plan.recorded),
+        "options": plan.options,
+        "attribute_target": run.attribute_target,
+        "granular": granular,
+        "constrained_decoding": run.written.forced,
+        "generation_args": {name: described(value) for name, value in (run.written.generation or {}).items()},
+        "input_texts": [x.text for x in inputs],
+        **spans,
+        **turns,
+        "generated_texts": [model.tokenizer.decode(j.target[j.first :], skip_special_tokens=True) for j in jobs],
+        **model.info,
+        "dtype": str(next(model.model.parameters()).dtype).removeprefix("torch."),
+        "device": str(model.device),
+        "notes": [
+            *model.capabilities.notes,
+            *plan.notes,
+            *(["generation_args have no effect: the outputs were given"] if idle else []),
+        ],
+        "digests": digests(model.model, model.tokenizer),
+        "versions": {"inseq": __version__, "torch": torch.__version__, "transformers": transformers.__version__},
+    }
+
+
+def _info_of(info: dict[str, Any], i: int) -> dict[str, Any]:
+    """The facts of one sequence: those of the call, with its own texts alone."""
+    return {**info, **{key: info[key][i : i + 1] for key in OF_EACH if key in info}}
+
+
+def _merged(x: Example, scores: StepScores, plan: Plan) -> StepScores:
+    """Step scores of steps, from those of predictions: each function has a rule of its own."""
+    return {name: x.by_step(values, 0, aggregation_functions[plan.merges[name]].function) for name, values in scores.items()}
