@@ -22,7 +22,7 @@ MAY_SEE: dict[str, set[str]] = {
     "views": {"result", "text"},
     "demo": set(),
 }
-EVERYBODY_SEES = {"errors", "_registry"}
+EVERYBODY_SEES = {"errors", "_registry", "__version__"}
 FACADES = {"result.facade": {"views"}}
 """``out.show()`` is a method of a result: one module of ``result`` calls the views, when it is called."""
 

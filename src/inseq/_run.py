@@ -17,6 +17,7 @@ from inseq._memory import plan_of, room_of
 from inseq._plan import Plan, described
 from inseq._spans import Explained
 from inseq.engine.measures import Counters, StepScores
+from inseq.models.digest import digests
 from inseq.models.edits import guest
 from inseq.result.labelled import aggregation_functions
 from inseq.result.output import OF_EACH, FeatureAttributionSequenceOutput
@@ -148,6 +149,7 @@ def _info(model: AttributionModel, run: Run, granular: bool) -> dict[str, Any]:
             *plan.notes,
             *(["generation_args have no effect: the outputs were given"] if idle else []),
         ],
+        "digests": digests(model.model, model.tokenizer),
         "versions": {"inseq": __version__, "torch": torch.__version__, "transformers": transformers.__version__},
     }
 

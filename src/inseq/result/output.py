@@ -291,22 +291,8 @@ class FeatureAttributionOutput:
         """Return the scores of every sequence by token."""
         return [sequence.get_scores_dicts(aggregator, do_aggregation, **options) for sequence in self]
 
-    def save(self, path: str | Path, overwrite: bool = False) -> None:
-        """Write a JSON file, whole or not at all.
-
-        Raises:
-            ArgumentError: if the path exists and ``overwrite`` is not set.
-        """
-        store.save(self, path, overwrite)
-
-    @staticmethod
-    def load(path: str | Path) -> FeatureAttributionOutput:
-        """Read a file written by ``save``. It is read as data: nothing in it is run or imported.
-
-        Raises:
-            FileFormatError: which names the field that is not as it should be.
-        """
-        return store.load(path)
+    save = store.save
+    load = staticmethod(store.load)
 
 
 def merge_attributions(attributions: list[FeatureAttributionOutput]) -> FeatureAttributionOutput:

@@ -1,28 +1,32 @@
-"""Results in files: one JSON document, read as data and never as code."""
+"""Results in files: a versioned document, read as data and never as code."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
-import secrets
-from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from torch import Tensor
 
-from inseq.errors import ArgumentError, FileFormatError, writing
-from inseq.result.fields import DTYPES, Field, pack
+from inseq import __version__
+from inseq.errors import ArgumentError, FileFormatError, near
+from inseq.result import containers, facade, inseq_files
+from inseq.result.fields import DTYPES, PRECISIONS, Field, pack
 from inseq.text.example import Role, Token
 
 if TYPE_CHECKING:
     from inseq.result.output import FeatureAttributionOutput, FeatureAttributionSequenceOutput
 
-FORMAT, VERSION = "inseq", 1
-MAX_BYTES = 512 * 2**20
+FORMAT, VERSION = "inseq", 2
+SUFFIXES = (".json", ".safetensors", ".html", ".csv")
 TENSORS = ("source_attributions", "target_attributions")
 TENSOR_MAPS = ("step_scores", "sequence_scores", "diagnostics")
+ROUNDED = (*TENSORS, "sequence_scores")
+"""What ``scores_precision`` is about; step scores and diagnostics are few, and stay as they are."""
+
 TEXTS = ("axes", "reduce_by", "reduced")
 FLAGS = ("normalize", "signed")
 POSITIONS = ("attr_pos_start", "attr_pos_end")
@@ -30,75 +34,207 @@ TOKENS = ("source", "target")
 SEQUENCE = (*TOKENS, *TENSORS, *TENSOR_MAPS, *POSITIONS, *TEXTS, *FLAGS, "info")
 
 
-def save(output: FeatureAttributionOutput, path: str | Path, overwrite: bool = False) -> None:
-    """Write an output as JSON; the file appears whole or not at all.
+def save(
+    output: FeatureAttributionOutput,
+    path: str | Path,
+    overwrite: bool = False,
+    compress: bool = False,
+    ndarray_compact: bool = True,
+    use_primitives: bool = False,
+    split_sequences: bool = False,
+    scores_precision: str = "float32",
+) -> None:
+    """Write a file, whole or not at all; docs/files.md describes what is in it.
 
-    Values of ``info`` that JSON does not know (a dtype, a device, a function, NaN) are kept as their ``str``.
+    Args:
+        output: what is written.
+        path: ``.json``, ``.safetensors``, ``.html`` or ``.csv`` by its ending, JSON otherwise; ``.gz`` after the first
+            two compresses.
+        overwrite: whether a file that exists is replaced.
+        compress: compress with gzip, whatever the path ends with.
+        ndarray_compact: kept for Inseq's sake; tensors are always compact.
+        use_primitives: write plain lists of numbers for other programs, which cannot be loaded again.
+        split_sequences: write one file for each sequence, ``out_0.json``, ``out_1.json`` and so on, without steps.
+        scores_precision: ``"float32"`` leaves scores as they are; ``"float16"``, ``"bfloat16"`` and ``"float8"`` keep
+            them to one part in 2^11, 2^8 and 2^4. They are loaded in the type that they had.
 
     Raises:
-        ArgumentError: if the path exists and ``overwrite`` is not set, or if the file would be larger than
-            ``MAX_BYTES`` (512 MiB), the most that ``load`` reads.
+        ArgumentError: if one of the paths exists and ``overwrite`` is not set, before anything is written; or if a file
+            would be larger than the 512 MiB that can be loaded.
     """
-    path = Path(path)
-    if path.exists() and not overwrite:
-        raise ArgumentError(f"{str(path)!r} exists; choose another path, or pass overwrite=True.")
-    data = json.dumps(_document(output), allow_nan=False, separators=(",", ":")).encode("ascii")
-    if len(data) > MAX_BYTES:
+    flags = {"overwrite": overwrite, "compress": compress, "ndarray_compact": ndarray_compact}
+    for name, value in (flags | {"use_primitives": use_primitives, "split_sequences": split_sequences}).items():
+        if not isinstance(value, bool):
+            raise ArgumentError(f"{name} must be True or False, got {type(value).__name__} ({value!r}).")
+    if not isinstance(scores_precision, str) or scores_precision not in PRECISIONS:
         raise ArgumentError(
-            f"The result takes {len(data) / 2**20:.0f} MiB, more than the {MAX_BYTES // 2**20} MiB that can be "
-            "loaded again; save output.aggregate() instead."
+            f"scores_precision={scores_precision!r} must be one of {', '.join(PRECISIONS)}."
+            f"{near(scores_precision, PRECISIONS)}"
         )
-    _write(path, data)
+    path = _path(path)
+    parts = _split(output, path, compress) if split_sequences else [(path, output)]
+    existing = [str(file) for file, _ in parts if file.exists()]
+    if existing and not overwrite:
+        raise ArgumentError(f"{existing[0]!r} exists; choose another path, or pass overwrite=True.")
+    try:
+        for file, part in parts:
+            _save_one(part, file, compress, use_primitives, scores_precision)
+    except RecursionError as error:
+        raise ArgumentError("Something in info is nested too deeply for a file, or holds itself; take it out.") from error
 
 
-def load(path: str | Path) -> FeatureAttributionOutput:
-    """Read a file written by ``save``.
+def load(path: str | Path, decompress: bool = False) -> FeatureAttributionOutput:
+    """Read a file written by ``save``, or by that of Inseq 0.5 to 0.7. Nothing in it is run or imported.
+
+    Args:
+        path: the file. What it is, and whether it is compressed, is told from its content.
+        decompress: kept for Inseq's sake.
 
     Raises:
-        FileFormatError: if the file is too large, of another version, or not as it should be; names the field.
+        FileFormatError: which names the field that is not as it should be.
+        ArgumentError: if the path is none.
     """
-    from inseq.result.output import FeatureAttributionOutput
-    from inseq.result.steps import step_outputs
+    data = containers.read(_path(path))
+    if containers.is_safetensors(data):
+        metadata, stored = containers.tensors(data)
+        if FORMAT not in metadata:
+            raise FileFormatError(f"Not a result file: its metadata has no entry {FORMAT!r}.")
+        return _output(Field(containers.parse(metadata[FORMAT].text().encode("utf-8", "replace")), "", stored))
+    document = containers.parse(data, constants=b'"sequence_attributions"' in data)
+    if inseq_files.is_inseq(document):
+        return inseq_files.read(document)
+    inseq_files.refuse_primitives(document)
+    return _output(Field(document))
 
-    document = Field(_parse(_read(Path(path))))
+
+def _path(path: str | Path) -> Path:
+    if not isinstance(path, (str, os.PathLike)) or not str(path):
+        raise ArgumentError(f"path must be a file name, got {type(path).__name__} ({path!r}).")
+    return Path(path)
+
+
+def _output(document: Field) -> FeatureAttributionOutput:
+    from inseq.result.output import FeatureAttributionOutput
+
     _check_version(document)
-    parts = document.record("format", "version", "info", "sequences", "steps")
-    steps = parts["steps"]
+    since = () if document.value["version"] == 1 else ("written_by",)
+    parts = document.record("format", "version", "info", "sequences", "steps", *since)
     sequences = [_sequence(field) for field in parts["sequences"].items()]
+    steps = _has_steps(parts["steps"], document.value["version"])
     return FeatureAttributionOutput(
         sequences,
-        step_outputs(sequences) if steps.value is not None and steps.boolean() else None,
+        inseq_files.steps_of(sequences) if steps else None,
         {key: field.value for key, field in parts["info"].mapping()},
     )
 
 
-def _document(output: FeatureAttributionOutput) -> dict[str, Any]:
+def _has_steps(field: Field, version: int) -> bool:
+    """Whether there are steps, which hold what the sequences hold; the first version wrote them out, or null."""
+    if version == 1 and (field.value is None or isinstance(field.value, list)):
+        return bool(field.value)
+    return field.boolean()
+
+
+def _named(path: Path) -> tuple[str, str, bool]:
+    """The path without what says how it is written, that, and whether it is to be compressed."""
+    name = str(path)
+    zipped = name.endswith(".gz")
+    name = name.removesuffix(".gz")
+    suffix = next((s for s in SUFFIXES if name.endswith(s)), "")
+    return name.removesuffix(suffix), suffix, zipped
+
+
+def _split(output: FeatureAttributionOutput, path: Path, compress: bool) -> list[tuple[Path, FeatureAttributionOutput]]:
+    """A path and an output for each sequence, with the facts that are about it."""
+    from inseq.result.output import OF_EACH
+
+    stem, suffix, zipped = _named(path)
+    ending = (suffix or ".json") + (".gz" if compress or zipped else "")
+    each = [key for key in OF_EACH if isinstance(output.info.get(key), list) and len(output.info[key]) == len(output)]
+    return [
+        (
+            Path(f"{stem}_{i}{ending}"),
+            replace(
+                output,
+                sequence_attributions=[sequence],
+                step_attributions=None,
+                info=output.info | {key: output.info[key][i : i + 1] for key in each},
+            ),
+        )
+        for i, sequence in enumerate(output.sequence_attributions)
+    ]
+
+
+def _save_one(output: FeatureAttributionOutput, path: Path, compress: bool, use_primitives: bool, precision: str) -> None:
+    _, suffix, zipped = _named(path)
+    if suffix == ".html" and not zipped:
+        return output.save_html(path)
+    if suffix == ".csv" and not zipped:
+        return _save_csv(output, path)
+    if suffix in (".html", ".csv"):
+        raise ArgumentError(f"{path.name!r}: {suffix} files are written as they are; leave .gz out.")
+    if use_primitives:
+        data = json.dumps(jsonable(facade.plain(output)), allow_nan=False, indent=1).encode("ascii")
+    elif suffix == ".safetensors":
+        data = _safetensors(output, precision)
+    else:
+        data = json.dumps(_document(output, precision, None), allow_nan=False, separators=(",", ":")).encode("ascii")
+    if len(data) > containers.MAX_BYTES:
+        raise ArgumentError(
+            f"The result takes {len(data) / 2**20:.0f} MiB, more than the {containers.MAX_BYTES // 2**20} MiB that can be "
+            "loaded again; save output.aggregate() instead, or one file for each text with split_sequences=True."
+        )
+    containers.write(path, containers.deflate(data) if compress or zipped else data)
+
+
+def _save_csv(output: FeatureAttributionOutput, path: Path) -> None:
+    to_csv = getattr(output, "to_csv", None)
+    if to_csv is None:
+        raise ArgumentError(f"{path.name!r}: outputs are not written as .csv; choose .json, .safetensors or .html.")
+    to_csv(path)
+
+
+def _safetensors(output: FeatureAttributionOutput, precision: str) -> bytes:
+    from safetensors.torch import save as packed
+
+    stored: dict[str, Tensor] = {}
+    document = json.dumps(_document(output, precision, stored), allow_nan=False, separators=(",", ":"))
+    return packed(stored, {FORMAT: document})
+
+
+def _document(output: FeatureAttributionOutput, precision: str, stored: dict[str, Tensor] | None) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "version": VERSION,
+        "written_by": __version__,
         "info": jsonable(output.info),
-        "sequences": [_packed(sequence) for sequence in output.sequence_attributions],
+        "sequences": [_packed(sequence, precision, stored) for sequence in output.sequence_attributions],
         "steps": output.step_attributions is not None,
     }
 
 
-def _packed(sequence: FeatureAttributionSequenceOutput) -> dict[str, Any]:
+def _packed(sequence: FeatureAttributionSequenceOutput, precision: str, stored: dict[str, Tensor] | None) -> dict[str, Any]:
+    def held(field: str, name: str, values: Tensor | None) -> dict[str, Any] | None:
+        return _packed_tensor(name, values, precision if field in ROUNDED else "float32", stored)
+
     packed: dict[str, Any] = {name: getattr(sequence, name) for name in (*POSITIONS, *FLAGS)}
     packed |= {"spans": [list(span) for span in sequence.spans]} if sequence.spans else {}
     packed |= {name: list(getattr(sequence, name)) for name in TEXTS}
     packed |= {name: [_token_fields(token) for token in getattr(sequence, name)] for name in TOKENS}
-    packed |= {name: _packed_tensor(name, getattr(sequence, name)) for name in TENSORS}
+    packed |= {name: held(name, name, getattr(sequence, name)) for name in TENSORS}
     for name in TENSOR_MAPS:
-        packed[name] = {str(key): _packed_tensor(key, values) for key, values in getattr(sequence, name).items()}
+        packed[name] = {str(key): held(name, key, values) for key, values in getattr(sequence, name).items()}
     return packed | {"info": jsonable(sequence.info)}
 
 
-def _packed_tensor(name: str, values: Tensor | None) -> dict[str, Any] | None:
+def _packed_tensor(
+    name: str, values: Tensor | None, precision: str, stored: dict[str, Tensor] | None
+) -> dict[str, Any] | None:
     if values is None:
         return None
     if str(values.dtype).removeprefix("torch.") not in DTYPES:
         raise ArgumentError(f"{name} has dtype {values.dtype}, which files do not hold; convert it first.")
-    return pack(values)
+    return pack(values, precision, stored)
 
 
 def _token_fields(token: Token) -> dict[str, Any]:
@@ -123,61 +259,16 @@ def jsonable(value: Any) -> Any:
     return str(value)
 
 
-def _write(path: Path, data: bytes) -> None:
-    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    with writing(path):
-        try:
-            with unfinished.open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            unfinished.replace(path)
-        finally:
-            unfinished.unlink(missing_ok=True)
-
-
-def _read(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise FileFormatError(f"Cannot read {str(path)!r}: {error.strerror or error}.") from error
-    if len(data) > MAX_BYTES:
-        raise FileFormatError(f"{str(path)!r} is larger than {MAX_BYTES // 2**20} MiB, the most that is read.")
-    return data
-
-
-def _parse(data: bytes) -> Any:
-    try:
-        return json.loads(data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, FileFormatError):
-            raise
-        raise FileFormatError(f"Not a result file: it is not a JSON document ({error}).") from error
-
-
-def _unique(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in found:
-            raise FileFormatError(f"Damaged result file: the key {key[:40]!r} is there twice in one object.")
-        found[key] = value
-    return found
-
-
-def _refuse_constant(name: str) -> None:
-    raise FileFormatError(f"Damaged result file: {name} is not JSON.")
-
-
 def _check_version(document: Field) -> None:
     found = document.value
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise FileFormatError(f'Not a result file: it should be an object with "format": "{FORMAT}".')
     version = found.get("version")
-    if type(version) is not int or version != VERSION:
+    if type(version) is not int or not 1 <= version <= VERSION:
+        newer = type(version) is int and version > VERSION
         raise FileFormatError(
-            f"The file has format version {str(version)[:20]!r}; this release reads version {VERSION}. "
-            "Load it with the release that wrote it."
+            f"The file has format version {str(version)[:20]!r}; this release reads versions 1 to {VERSION}. "
+            + ("It was written by a newer release: update this package." if newer else "It was not written by any release.")
         )
 
 
@@ -202,7 +293,7 @@ def _sequence(field: Field) -> FeatureAttributionSequenceOutput:
 def _scores(field: Field) -> Tensor:
     values = field.tensor()
     if not values.is_floating_point():
-        field.record("dtype", "shape", "data")["dtype"].fail("a floating-point dtype")
+        field.fail("a tensor with a floating-point dtype")
     return values
 
 

@@ -1,0 +1,55 @@
+"""Short names of a model and of a tokenizer by what they hold, so that a file tells which ones it came from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+
+TENSORS, VALUES = 16, 64
+"""How many tensors are looked into, spread over the model, and how many values of each, spread over the tensor."""
+
+VOLATILE = ("_name_or_path", "transformers_version", "_attn_implementation", "attn_implementation", "architectures")
+"""What a configuration says that is about where the model came from or how it is run."""
+
+_vocabularies: WeakKeyDictionary[Any, tuple[int, str]] = WeakKeyDictionary()
+
+
+def digests(model: Any, tokenizer: Any) -> dict[str, str]:
+    """Return a digest of the model and one of the tokenizer, 16 hexadecimal digits each.
+
+    The model's is of its configuration, of the name, type and shape of each parameter, and of some values of some: equal
+    for equal models wherever they are, and different after training. It is no protection against forgery.
+    """
+    return {"model": _model(model), "tokenizer": _tokenizer(tokenizer)}
+
+
+def _model(model: Any) -> str:
+    facts = {key: value for key, value in model.config.to_dict().items() if key not in VOLATILE}
+    parameters = sorted(model.named_parameters())
+    shapes = [(name, str(values.dtype), list(values.shape)) for name, values in parameters]
+    digest = hashlib.sha256(json.dumps([facts, shapes], sort_keys=True, default=str).encode())
+    held = [values for _, values in parameters if not values.is_meta and values.numel()]
+    for values in held[:: max(1, -(-len(held) // TENSORS))]:
+        digest.update(_sample(values).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _sample(values: Tensor) -> Tensor:
+    flat = values.detach().reshape(-1) if values.is_contiguous() else values.detach().flatten()
+    at = torch.linspace(0, flat.numel() - 1, min(VALUES, flat.numel()), dtype=torch.float64).long()
+    return flat[at.to(flat.device)].double().cpu()
+
+
+def _tokenizer(tokenizer: Any) -> str:
+    size = len(tokenizer)
+    known = _vocabularies.get(tokenizer)
+    if known is None or known[0] != size:
+        facts = [type(tokenizer).__name__, sorted(tokenizer.get_vocab().items()), tokenizer.special_tokens_map]
+        digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]
+        known = _vocabularies[tokenizer] = (size, digest)
+    return known[1]
