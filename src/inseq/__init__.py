@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         list_step_functions,
         load_model,
     )
+    from inseq.context import attribute_context
     from inseq.engine.requests import Prediction
     from inseq.methods import method
     from inseq.result import aggregator
@@ -26,6 +27,7 @@ __version__ = "1.0.0.dev0"
 
 _HOMES = {
     "AttributionModel": "inseq.api",
+    "attribute_context": "inseq.context",
     "FeatureAttributionOutput": "inseq.result.output",
     "FeatureAttributionSequenceOutput": "inseq.result.output",
     "Prediction": "inseq.engine.requests",
@@ -47,6 +49,7 @@ __all__ = [
     "Prediction",
     "StepFunctionArgs",
     "aggregator",
+    "attribute_context",
     "list_feature_attribution_methods",
     "list_step_functions",
     "load_model",

@@ -1,0 +1,247 @@
+"""PECoRe against a plain re-derivation: one public forward for each token and each context, no ids but the output's own."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import inseq
+from inseq._context_texts import filled
+from inseq.commands import attribute_context as paths
+from inseq.errors import ArgumentError, FileFormatError, UnknownArgumentError
+from inseq.result.context import AttributeContextOutput, selected
+
+CONTEXT, CURRENT = "Anna gave the red ball to Tom.", "Now"
+
+
+@pytest.fixture(scope="module")
+def gpt2() -> Any:
+    """In double precision: the model is so sure of its words that gradients of probabilities drown in float32's rounding."""
+    return inseq.load_model("demo/gpt2", "saliency", dtype="float64")
+
+
+@pytest.fixture(scope="module")
+def marian() -> Any:
+    return inseq.load_model("demo/zh-en", "saliency")
+
+
+def _predicted(model: Any, source: str, prefix: list[int], prompt: str = "") -> Tensor:
+    """The log-probabilities of the token after a prefix, by one forward of the model itself."""
+    with torch.no_grad():
+        if model.is_encoder_decoder:
+            ids = torch.tensor([model.tokenizer(source).input_ids])
+            start = model.model.generation_config.decoder_start_token_id
+            return model.model(input_ids=ids, decoder_input_ids=torch.tensor([[start, *prefix]])).logits[0, -1].log_softmax(-1)
+        ids = torch.tensor([[*model.tokenizer(prompt).input_ids, *prefix]])
+        return model.model(input_ids=ids).logits[0, -1].log_softmax(-1)
+
+
+def test_both_steps_equal_their_definitions_on_a_decoder_only_model(gpt2: Any) -> None:
+    found = inseq.attribute_context(
+        gpt2, CURRENT, CONTEXT, attributed_fn="contrast_prob_diff", context_sensitivity_std_threshold=0.5
+    )
+    current = gpt2.tokenizer.convert_tokens_to_ids(found.output_current_tokens)
+    assert found.output_current == "Tom has the red ball."
+    expected, other = [], []
+    for i in range(len(current)):
+        with_ = _predicted(gpt2, "", current[:i], f"{CONTEXT} {CURRENT}")
+        without = _predicted(gpt2, "", current[:i], CURRENT)
+        expected.append(float((with_.exp() * (with_ - without)).sum()))
+        other.append(int(without.argmax()))
+    assert found.cti_scores == pytest.approx(expected, abs=1e-4)
+    limit = torch.tensor(expected).mean() + 0.5 * torch.tensor(expected).std()
+    assert sorted(cci.cti_idx for cci in found.cci_scores) == [i for i, s in enumerate(expected) if s >= limit]
+    prompt = gpt2.tokenizer(f"{CONTEXT} {CURRENT}").input_ids
+    for cci in found.cci_scores:
+        i = cci.cti_idx
+        assert cci.contrast_token == gpt2.tokenizer.convert_ids_to_tokens(other[i])
+        embeds = gpt2.model.get_input_embeddings()(torch.tensor([prompt + current[:i]])).detach().requires_grad_()
+        p = gpt2.model(inputs_embeds=embeds).logits[0, -1].softmax(-1)
+        (gradient,) = torch.autograd.grad(p[current[i]] - p[other[i]], embeds)
+        n = len(gpt2.tokenizer(CONTEXT).input_ids)
+        assert cci.input_context_scores == pytest.approx(gradient[0, :n].norm(dim=-1).tolist(), rel=1e-3, abs=1e-7)
+        assert cci.output_context_scores is None
+
+
+def test_both_steps_equal_their_definitions_on_an_encoder_decoder(marian: Any) -> None:
+    found = inseq.attribute_context(
+        marian,
+        "把自己的帽子放在桌子上了。",
+        "安娜",
+        input_template="{context}{current}",
+        output_context_text="Anna",
+        attribution_method="occlusion",
+        context_sensitivity_metric="pcxmi",
+        context_sensitivity_topk=1,
+    )
+    assert found.output_context_tokens == ["▁Anna"]
+    assert found.output_current == "put her own hat on the table."
+    current = marian.tokenizer.convert_tokens_to_ids(found.output_current_tokens)
+    context = marian.tokenizer.convert_tokens_to_ids(["▁Anna"])
+    expected = []
+    for i, token in enumerate(current):
+        with_ = _predicted(marian, "安娜把自己的帽子放在桌子上了。", context + current[:i])[token]
+        expected.append(float(with_ - _predicted(marian, "把自己的帽子放在桌子上了。", current[:i])[token]))
+    assert found.cti_scores == pytest.approx(expected, abs=1e-4)
+    (cci,) = found.cci_scores
+    assert cci.cti_idx == max(range(len(expected)), key=lambda i: abs(expected[i]))
+    assert (len(cci.input_context_scores or []), len(cci.output_context_scores or [])) == (1, 1)
+    plain = marian.attribute(
+        "安娜把自己的帽子放在桌子上了。",
+        f"Anna {found.output_current}",
+        method="occlusion",
+        attribute_target=True,
+        positions=[2 + cci.cti_idx],
+        show_progress=False,
+    ).aggregate(normalize=False)[0]
+    assert cci.input_context_scores == pytest.approx(plain.source_attributions[:1, 0].tolist(), abs=1e-6)
+    assert cci.output_context_scores == pytest.approx(plain.target_attributions[1:2, 0].tolist(), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("context", "current", "word", "cue"),
+    [
+        ("Anna gave the red ball to Tom.", "Now", "Ġball", "Ġball"),
+        ("The secret word is kite.", "Alice asked Mary about the secret word and Mary said", "Ġkite", "Ġkite"),
+    ],
+)
+def test_known_cues_are_found(gpt2: Any, context: str, current: str, word: str, cue: str) -> None:
+    found = inseq.attribute_context(
+        gpt2, current, context, context_sensitivity_std_threshold=0.0, attributed_fn="contrast_prob_diff"
+    )
+    cci = next(cci for cci in found.cci_scores if cci.cti_token == word)
+    scores = cci.input_context_scores or []
+    assert found.input_context_tokens is not None
+    assert found.input_context_tokens[max(range(len(scores)), key=scores.__getitem__)] == cue
+
+
+def test_the_pronoun_of_a_translation_depends_on_the_name_in_the_context(marian: Any) -> None:
+    found = inseq.attribute_context(
+        marian,
+        "把自己的帽子放在桌子上了。",
+        "安娜",
+        input_template="{context}{current}",
+        context_sensitivity_topk=2,
+        context_sensitivity_std_threshold=None,
+    )
+    assert [cci.cti_token for cci in found.cci_scores] == ["▁Anna", "▁her"]
+
+
+def test_forced_and_generated_outputs_are_the_same(gpt2: Any, marian: Any) -> None:
+    texts = {"input_context_text": CONTEXT, "context_sensitivity_topk": 2, "context_sensitivity_std_threshold": None}
+    free = inseq.attribute_context(gpt2, CURRENT, **texts)
+    forced = inseq.attribute_context(gpt2, CURRENT, output_current_text="Tom has the red ball.", **texts)
+    assert free.cti_scores == forced.cti_scores
+    assert free.cci_scores == forced.cci_scores
+    begun = inseq.attribute_context(gpt2, CURRENT, output_context_text="Tom has", **texts)
+    assert (begun.output_context_tokens, begun.output_current) == (["ĠTom", "Ġhas"], "the red ball.")
+    whole = inseq.attribute_context(gpt2, CURRENT, output_context_text="Tom has", output_current_text="the red ball.", **texts)
+    assert whole.cti_scores == begun.cti_scores
+
+
+def test_a_generated_output_is_split_at_the_template_s_own_words(gpt2: Any) -> None:
+    arguments = {"output_template": "{context} the {current}", "context_sensitivity_topk": 1}
+    found = inseq.attribute_context(gpt2, CURRENT, CONTEXT, **arguments)
+    assert (found.output_context, found.output_current) == ("Tom has", "red ball.")
+    other = inseq.attribute_context(gpt2, CURRENT, CONTEXT, output_current_text="blue ball.", **arguments)
+    assert (other.output_context, other.output_current_tokens) == ("Tom has", ["Ġblue", "Ġball", "."])
+    with pytest.raises(ArgumentError, match="needs output_context_text"):
+        inseq.attribute_context(gpt2, CURRENT, CONTEXT, handle_output_context_strategy="pre", **arguments)
+
+
+def test_nobody_is_asked_unless_it_is_wanted(gpt2: Any) -> None:
+    asked: list[str] = []
+
+    def answer(question: str) -> str:
+        asked.append(question)
+        return "Tom has the"
+
+    args = paths.AttributeContextArgs(
+        CURRENT, CONTEXT, output_template="{context} {current}", handle_output_context_strategy="manual"
+    )
+    found = paths.attribute_context_with_model(args, gpt2, answer)
+    assert (len(asked), found.output_current) == (1, "red ball.")
+
+
+def test_tokens_to_compare_with_are_named(gpt2: Any) -> None:
+    options = {"attributed_fn": "contrast_prob_diff", "context_sensitivity_topk": 1, "context_sensitivity_std_threshold": None}
+    found = inseq.attribute_context(gpt2, CURRENT, CONTEXT, contextless_output_next_tokens=["Mary"], **options)
+    assert found.cci_scores[0].contrast_token == "ĠMary"
+    assert found.cci_scores[0].contextless_output == "Now Mary"
+    with pytest.raises(ArgumentError, match="has 2 tokens, and 1 were selected"):
+        inseq.attribute_context(gpt2, CURRENT, CONTEXT, contextless_output_next_tokens=["Mary", "Tom"], **options)
+
+
+def test_braces_are_themselves() -> None:
+    text, spans = filled("{x} {context} {{ {current}", "input_template", context="{current}", current="a {b}")
+    assert text == "{x} {current} {{ a {b}"
+    assert {name: text[a:b] for name, (a, b) in spans.items()} == {"context": "{current}", "current": "a {b}"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"input_current_text": " "}, "is empty"),
+        ({"input_template": "{context}"}, "no {current}"),
+        ({"input_template": "{current}", "input_context_text": "x"}, "has no place"),
+        ({"input_template": "{context} {current}"}, "without a text"),
+        ({"output_template": "{current} {context}"}, "must come before"),
+        ({"context_sensitivity_metric": "logit", "input_context_text": "x"}, "choose from contrast_"),
+        ({}, "reads the same with and without context"),
+        ({"handle_output_context_strategy": "maybe"}, "auto, manual, pre"),
+    ],
+)
+def test_what_cannot_be_done_is_said(gpt2: Any, arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ArgumentError) as stopped:
+        inseq.attribute_context(gpt2, **{"input_current_text": "Hello", **arguments})
+    assert message in str(stopped.value)
+
+
+def test_unknown_arguments_are_refused(gpt2: Any) -> None:
+    with pytest.raises(UnknownArgumentError, match="input_template"):
+        inseq.attribute_context(gpt2, "Hello", input_templat="{current}")
+
+
+def test_results_are_saved_loaded_and_shown(gpt2: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = inseq.attribute_context(
+        gpt2,
+        CURRENT,
+        CONTEXT,
+        attributed_fn="contrast_prob_diff",
+        context_sensitivity_std_threshold=0.5,
+        output_context_text="Tom",
+    )
+    before = json.dumps(found.to_dict())
+    page = paths.visualize_attribute_context(found, show_viz=True)
+    assert "cues" in capsys.readouterr().out
+    assert json.dumps(found.to_dict()) == before
+    found.save(tmp_path / "context.json")
+    assert AttributeContextOutput.load(tmp_path / "context.json") == found
+    assert found.min_cci <= found.mean_cci <= found.max_cci
+    assert found.std_cti > 0 < found.std_cci
+    assert "<script" not in page
+    (tmp_path / "bad.json").write_text('{"cci_scores": [{"x": 1}]}')
+    with pytest.raises(FileFormatError, match="Damaged"):
+        AttributeContextOutput.load(tmp_path / "bad.json")
+
+
+def test_hostile_text_is_inert() -> None:
+    evil = "</style><script>alert(1)</script>\x1b[2J"
+    found = AttributeContextOutput(
+        evil, [evil], None, None, evil, [evil], [1.0], [paths.CCIOutput(0, evil, 1.0, evil, None, None, [1.0])]
+    )
+    page = found.show(display=False, return_html=True) or ""
+    assert "<script" not in page
+    assert "\x1b" not in page
+
+
+def test_selection() -> None:
+    assert selected([1.0, -5.0, 2.0], None, None) == [1, 2, 0]
+    assert selected([1.0, -5.0, 2.0], None, 1) == [1]
+    assert selected([3.0], 1.0, None) == [0]
+    assert selected([], 1.0, None) == []
