@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 
 import inseq
 from inseq._context_texts import filled
+from inseq._language import with_language
 from inseq.commands import attribute_context as paths
 from inseq.errors import ArgumentError, FileFormatError, UnknownArgumentError
 from inseq.result.context import AttributeContextOutput, selected
@@ -245,3 +246,19 @@ def test_selection() -> None:
     assert selected([1.0, -5.0, 2.0], None, 1) == [1]
     assert selected([3.0], 1.0, None) == [0]
     assert selected([], 1.0, None) == []
+
+
+def test_the_language_to_write_is_the_first_token() -> None:
+    class Tokenizer:
+        lang_code_to_token: ClassVar = {"fr": "__fr__"}
+        unk_token_id = 3
+
+        def convert_tokens_to_ids(self, token: str) -> int:
+            return {"__fr__": 7, "it_IT": 8}.get(token, 3)
+
+    given = {"max_new_tokens": 2}
+    assert with_language(given, {"tgt_lang": "fr"}, Tokenizer()) == {**given, "forced_bos_token_id": 7}
+    assert with_language({}, {"tgt_lang": "it_IT"}, Tokenizer()) == {"forced_bos_token_id": 8}
+    assert with_language(given, {}, Tokenizer()) == given
+    with pytest.raises(ArgumentError, match="no token for tgt_lang='xx'"):
+        with_language({}, {"tgt_lang": "xx"}, Tokenizer())

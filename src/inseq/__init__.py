@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         load_model,
     )
     from inseq.context import attribute_context
+    from inseq.dataset import attribute_dataset
     from inseq.engine.requests import Prediction
     from inseq.methods import method
     from inseq.result import aggregator
@@ -28,6 +29,7 @@ __version__ = "1.0.0.dev0"
 _HOMES = {
     "AttributionModel": "inseq.api",
     "attribute_context": "inseq.context",
+    "attribute_dataset": "inseq.dataset",
     "FeatureAttributionOutput": "inseq.result.output",
     "FeatureAttributionSequenceOutput": "inseq.result.output",
     "Prediction": "inseq.engine.requests",
@@ -50,6 +52,7 @@ __all__ = [
     "StepFunctionArgs",
     "aggregator",
     "attribute_context",
+    "attribute_dataset",
     "list_feature_attribution_methods",
     "list_step_functions",
     "load_model",

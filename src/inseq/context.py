@@ -7,13 +7,14 @@ Contextual-cue imputation (CCI) attributes the sensitive tokens, with the contex
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from jaxtyping import Float
 from torch import Tensor
 
 from inseq._context_layout import Laid, lay_out
+from inseq._language import with_language
 from inseq._registry import bind
 from inseq.api import load_model
 from inseq.engine.requests import Prediction
@@ -191,6 +192,7 @@ def attribute_context_with_model(
         raise ArgumentError(
             f"context_sensitivity_metric={metric.name!r} does not compare with anything: choose from {', '.join(compared)}."
         )
+    args = replace(args, generation_kwargs=with_language(args.generation_kwargs, args.tokenizer_kwargs, model.tokenizer))
     laid = lay_out(model, args, ask)
     if laid.plain_source == laid.source and laid.plain_prefix == laid.target[: laid.current[0]]:
         raise ArgumentError(
