@@ -139,6 +139,12 @@ def test_another_run_is_not_continued(gpt2: Any, tmp_path: Path) -> None:
         attribute_dataset(gpt2, data, tmp_path / "full", **OPTIONS)
 
 
+def test_a_run_that_was_killed_at_its_first_write_begins_again(gpt2: Any, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".run.json.tmp").write_text('{"form')
+    assert attribute_dataset(gpt2, _write(tmp_path / "data.txt", TEXTS[:1]), tmp_path / "run", **OPTIONS).done == 1
+
+
 def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
     data = _write(tmp_path / "data.txt", TEXTS * 10)
     command = ["attribute-dataset", "-m", "demo/gpt2", "-d", str(data), "-in", "text", "-a", "occlusion", "-bs", "1"]

@@ -49,7 +49,7 @@ class RunFiles:
         head = self.directory / "run.json"
         if head.exists():
             self._check(_read(head))
-        elif any(self.directory.iterdir()):
+        elif any(path.suffix != ".tmp" for path in self.directory.iterdir()):
             raise ArgumentError(f"{str(directory)!r} is not empty and holds no run of ours: choose another directory.")
         else:
             _write(head, {"format": FORMAT, "version": VERSION, "settings": self.settings})
