@@ -8,9 +8,11 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
+import zoo
 from torch import Tensor
 
 import inseq
+from inseq._context_layout import lay_out
 from inseq._context_texts import filled
 from inseq._language import with_language
 from inseq.commands import attribute_context as paths
@@ -18,6 +20,7 @@ from inseq.errors import ArgumentError, FileFormatError, UnknownArgumentError
 from inseq.result.context import AttributeContextOutput, selected
 
 CONTEXT, CURRENT = "Anna gave the red ball to Tom.", "Now"
+LENGTHS = {"min_new_tokens": 3, "max_new_tokens": 4}
 
 
 @pytest.fixture(scope="module")
@@ -262,3 +265,38 @@ def test_the_language_to_write_is_the_first_token() -> None:
     assert with_language(given, {}, Tokenizer()) == given
     with pytest.raises(ArgumentError, match="no token for tgt_lang='xx'"):
         with_language({}, {"tgt_lang": "xx"}, Tokenizer())
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("llama", "words_bos"), ("gpt2", "words"), ("gpt2", "bytes"), ("marian", "words_eos"), ("bart", "words_bos")],
+)
+def test_where_things_stand_with_every_kind_of_tokenizer(name: str, kind: Any) -> None:
+    built = zoo.build(name, vocab=zoo.BYTES_VOCAB) if kind == "bytes" else zoo.build(name)
+    model = inseq.load_model(built, tokenizer=zoo.tokenizer(kind))
+    encoder = model._adapter.encoder
+
+    def said(ids: list[int], positions: list[int]) -> str:
+        return " ".join(
+            "".join(t.text for t in encoder.tokens([ids[i] for i in positions], ["generated"] * len(positions))).split()
+        )
+
+    def laid(**texts: str) -> Any:
+        return lay_out(model, paths.AttributeContextArgs("w1 w2", "w4 w5", generation_kwargs=LENGTHS, **texts), input)
+
+    forced = laid(output_context_text="w7 w8", output_current_text="w9 w10")
+    read = forced.source if model.is_encoder_decoder else forced.target
+    spaced = "{}{}" if kind.startswith("words") else "{} {}"
+    assert said(read, forced.input_context) == spaced.format("w4", "w5")
+    assert said(forced.target, forced.output_context) == spaced.format("w7", "w8")
+    assert said(forced.target, forced.current) == spaced.format("w9", "w10")
+    start = {"llama": [0], "bart": [model.model.generation_config.decoder_start_token_id, 0]}.get(name, [])
+    alone = encoder.input_ids("w1 w2", special=False)
+    if not model.is_encoder_decoder:
+        assert forced.plain_prefix == start + alone
+    generated = laid()
+    written = [i for i, id_ in enumerate(generated.target) if i >= generated.current[0] and id_ not in encoder.special_ids]
+    assert generated.current == written
+    given = generated.source or generated.target[: generated.current[0]]
+    whole = model.attribute([given], method="dummy", generation_args=LENGTHS, show_progress=False)[0]
+    assert generated.target == [token.id for token in whole.target if not token.special or token.id in generated.target[:1]]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 
 from inseq.errors import ArgumentError
 from inseq.text.encode import Encoder
@@ -59,6 +58,9 @@ def spans_of(encoder: Encoder, ids: Sequence[int], text: str, kept: Collection[s
         if token.special and token.token not in kept and token.token != tokenizer.unk_token:
             found.append((at, at))
             continue
+        if not piece and not token.text and found:
+            found.append(found[-1])
+            continue
         start = text.find(piece, at) if piece and token.token != tokenizer.unk_token else -1
         found.append(None if start < 0 else (start, start + len(piece)))
         at = at if start < 0 else start + len(piece)
@@ -90,12 +92,14 @@ class Generated:
 
 def generated_text(encoder: Encoder, ids: Sequence[int], kept: Collection[str]) -> Generated:
     """The text of generated ids, token by token: nothing is tokenised again."""
-    shown = [
-        "" if token.special and token.token not in kept else token.text
-        for token in encoder.tokens(ids, ["generated"] * len(ids))
-    ]
-    ends = list(accumulate(map(len, shown)))
-    return Generated("".join(shown), [(end - len(text), end) for text, end in zip(shown, ends, strict=True)])
+    text, spans = "", []
+    for token in encoder.tokens(ids, ["generated"] * len(ids)):
+        hidden = token.special and token.token not in kept
+        shown = "" if hidden else token.text
+        rest_of_a_character = not shown and not hidden and bool(spans)
+        spans.append(spans[-1] if rest_of_a_character else (len(text), len(text) + len(shown)))
+        text += shown
+    return Generated(text, spans)
 
 
 def split_context(text: str, between: str, context: str | None, strategy: str, ask: Callable[[str], str]) -> Chars:
