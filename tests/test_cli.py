@@ -156,3 +156,23 @@ def test_exit_codes(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monk
     monkeypatch.setattr("inseq._commands.run_attribute", lambda arguments: 1 / 0)
     assert code("attribute") == 1
     assert "Failed: ZeroDivisionError" in capsys.readouterr().err
+
+
+def test_existing_files_are_replaced_where_that_is_wanted(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text("mine")
+    arguments = ["attribute", "-m", "demo/gpt2", "-i", "Hello", "--max_new_tokens", "1", "--hide", "-o", str(path)]
+    with pytest.raises(inseq.errors.ArgumentError, match="pass --overwrite"):
+        RUN.invoke(app, arguments, catch_exceptions=False)
+    assert path.read_text() == "mine"
+    _run(*arguments, "--overwrite", "--aggregate_output")
+    assert inseq.FeatureAttributionOutput.load(path)[0].axes == ()
+
+
+def test_a_data_set_on_the_command_line_says_how_far_it_is(tmp_path: Path) -> None:
+    (tmp_path / "texts.csv").write_text("text\nHello\nGood morning\n")
+    arguments = ["attribute-dataset", "-m", "demo/gpt2", "-d", str(tmp_path / "texts.csv"), "--max_new_tokens", "1"]
+    ran = RUN.invoke(app, [*arguments, "-o", str(tmp_path / "run")], catch_exceptions=False)
+    assert "2 rows done, 0 done before, 0 failed" in ran.stderr
+    assert ran.stdout == ""
+    assert RUN.invoke(app, [*arguments, "-o", str(tmp_path / "run"), "--quiet"], catch_exceptions=False).output == ""

@@ -181,6 +181,72 @@ def test_tokens_to_compare_with_are_named(gpt2: Any) -> None:
         inseq.attribute_context(gpt2, CURRENT, CONTEXT, contextless_output_next_tokens=["Mary", "Tom"], **options)
 
 
+def test_targets_of_one_s_own(gpt2: Any) -> None:
+    """One of a prediction is compared like ours, one written for Inseq compares nothing."""
+
+    def gain(p: inseq.Prediction) -> Tensor:
+        return p.written - (p if p.contrast is None else p.contrast).written
+
+    def confidence(args: inseq.StepFunctionArgs) -> Tensor:
+        return args.forward_output.logits[:, -1].softmax(-1).gather(-1, args.target_ids[:, None])[:, 0]
+
+    options = {"context_sensitivity_topk": 2, "context_sensitivity_std_threshold": None}
+    own = inseq.attribute_context(gpt2, CURRENT, CONTEXT, attributed_fn=gain, **options)
+    same = inseq.attribute_context(gpt2, CURRENT, CONTEXT, attributed_fn="contrast_logits_diff", **options)
+    assert own.cci_scores == same.cci_scores
+    assert own.info is not None
+    assert own.info["attributed_fn"] == "gain"
+    written = inseq.attribute_context(gpt2, CURRENT, CONTEXT, attributed_fn=confidence, **options)
+    plain = inseq.attribute_context(gpt2, CURRENT, CONTEXT, attributed_fn="probability", **options)
+    for a, b in zip(written.cci_scores, plain.cci_scores, strict=True):
+        assert a.contrast_token is None
+        assert a.input_context_scores == pytest.approx(b.input_context_scores, rel=1e-6)
+
+
+def test_tokens_are_explained_in_one_call(gpt2: Any) -> None:
+    """What each is compared with is its own; none changes the scores of another."""
+    options = {"attributed_fn": "contrast_prob_diff", "context_sensitivity_std_threshold": None}
+    all_ = inseq.attribute_context(gpt2, CURRENT, CONTEXT, **options)
+    assert len(all_.cci_scores) == 6
+    for cci in all_.cci_scores[:3]:
+        ids = gpt2.tokenizer(f"{CONTEXT} {CURRENT}").input_ids
+        n, body = len(ids), gpt2.tokenizer.convert_tokens_to_ids(all_.output_current_tokens)
+        other = gpt2.tokenizer.convert_tokens_to_ids(cci.contrast_token)
+        alone = gpt2.attribute(
+            [ids],
+            [ids + body],
+            attributed_fn="contrast_prob_diff",
+            contrast_targets=[ids + body[: cci.cti_idx] + [other]],
+            contrast_force_inputs=False,
+            positions=[n + cci.cti_idx],
+            contrast_targets_alignments=[(n + cci.cti_idx, n + cci.cti_idx)],
+            show_progress=False,
+        )[0].aggregate(normalize=False)
+        if other != body[cci.cti_idx]:
+            assert cci.input_context_scores == pytest.approx(alone.target_attributions[:8, 0].tolist(), rel=1e-5)
+
+
+def test_what_is_read_without_context_may_be_anything(gpt2: Any) -> None:
+    found = inseq.attribute_context(
+        gpt2,
+        "Anna gave the red ball to Tom. Now",
+        contextless_input_current_text="Anna gave the blue ball to Tom. Now",
+        context_sensitivity_topk=1,
+    )
+    assert [cci.cti_token for cci in found.cci_scores] == ["Ġred"]
+    assert found.input_context_tokens is None
+    assert found.cci_scores[0].input_context_scores is None
+
+
+def test_what_the_template_says_before_a_generated_text_is_forced(gpt2: Any) -> None:
+    found = inseq.attribute_context(
+        gpt2, "Now", CONTEXT, output_template="Tom {current}", contextless_output_current_text="Tom {current}"
+    )
+    assert found.output_current == "has the red ball."
+    with pytest.raises(ArgumentError, match="ends with '!!', and the output does not"):
+        inseq.attribute_context(gpt2, "Now", CONTEXT, output_template="{current}!!")
+
+
 def test_braces_are_themselves() -> None:
     text, spans = filled("{x} {context} {{ {current}", "input_template", context="{current}", current="a {b}")
     assert text == "{x} {current} {{ a {b}"

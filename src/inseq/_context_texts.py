@@ -92,7 +92,8 @@ class Generated:
 
 def generated_text(encoder: Encoder, ids: Sequence[int], kept: Collection[str]) -> Generated:
     """The text of generated ids, token by token: nothing is tokenised again."""
-    text, spans = "", []
+    text = ""
+    spans: list[Chars] = []
     for token in encoder.tokens(ids, ["generated"] * len(ids)):
         hidden = token.special and token.token not in kept
         shown = "" if hidden else token.text

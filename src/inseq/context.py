@@ -7,7 +7,7 @@ Contextual-cue imputation (CCI) attributes the sensitive tokens, with the contex
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from jaxtyping import Float
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from inseq._context_layout import Laid, lay_out
 from inseq._language import with_language
+from inseq._plan import _may_compare, _named_step_function
 from inseq._registry import bind
 from inseq.api import load_model
 from inseq.engine.requests import Prediction
@@ -143,7 +144,7 @@ class AttributeContextArgs:
         """Plain values."""
         from inseq.result.store import jsonable
 
-        return jsonable(asdict(self) | {"attributed_fn": getattr(self.attributed_fn, "__name__", self.attributed_fn)})
+        return jsonable({name: getattr(value, "__name__", value) for name, value in vars(self).items()})
 
 
 def attribute_context(
@@ -187,8 +188,8 @@ def attribute_context_with_model(
 ) -> AttributeContextOutput:
     """:func:`attribute_context` with its arguments in one object; ``ask`` puts the questions where they are wanted."""
     metric = step_functions[args.context_sensitivity_metric]
-    if metric.facts.get("contrast", "maybe") is None:
-        compared = [name for name in step_functions if step_functions[name].facts.get("contrast", "maybe") is not None]
+    if not _may_compare(metric):
+        compared = [name for name in step_functions if _may_compare(step_functions[name])]
         raise ArgumentError(
             f"context_sensitivity_metric={metric.name!r} does not compare with anything: choose from {', '.join(compared)}."
         )
@@ -278,9 +279,8 @@ def _others(
     ask: Callable[[str], str],
 ) -> list[int | None]:
     """For each selected token what a contrastive target compares it with; nothing where the target compares nothing."""
-    if args.attributed_fn is None:
-        return [None] * len(chosen)
-    if isinstance(args.attributed_fn, str) and step_functions[args.attributed_fn].facts.get("contrast", "maybe") is None:
+    target = _named_step_function(args.attributed_fn or model.default_attributed_fn_id, "attributed_fn")
+    if not _may_compare(target):
         return [None] * len(chosen)
     named: list[str] = args.contextless_output_next_tokens
     if args.prompt_user_for_contextless_output_next_tokens:
@@ -316,7 +316,7 @@ def _cues(
         at = sorted(laid.current[k] for k in chosen)
         found = _attributed(model, args, [laid.target], [at], laid, None, forced=False)[0]
         return [(found, at.index(laid.current[k])) for k in chosen]
-    facts = step_functions[args.attributed_fn].facts if isinstance(args.attributed_fn, str) else {}
+    facts = _named_step_function(args.attributed_fn or model.default_attributed_fn_id, "attributed_fn").facts
     columns: dict[int, tuple[FeatureAttributionSequenceOutput, int]] = {}
     same = {
         k: bool(facts.get("difference")) and laid.target[laid.current[k]] == o for k, o in zip(chosen, others, strict=True)
