@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from random import Random
 from typing import Any, ClassVar
 
 import pytest
@@ -16,6 +17,7 @@ from inseq._context_layout import lay_out
 from inseq._context_texts import filled
 from inseq._language import with_language
 from inseq.commands import attribute_context as paths
+from inseq.demo import scenes
 from inseq.errors import ArgumentError, FileFormatError, UnknownArgumentError
 from inseq.result.context import AttributeContextOutput, selected
 
@@ -122,6 +124,35 @@ def test_known_cues_are_found(gpt2: Any, context: str, current: str, word: str, 
     scores = cci.input_context_scores or []
     assert found.input_context_tokens is not None
     assert found.input_context_tokens[max(range(len(scores)), key=scores.__getitem__)] == cue
+
+
+def test_the_strongest_cue_is_one_that_decided_the_word(gpt2: Any) -> None:
+    """Scenes whose cues are known; one token of the context taken at random is a cue in about one case of eight."""
+    rng, hits = Random(5), []
+    for kind in ("gave", "password", "location", "lost") * 3:
+        scene = scenes._WRITERS[kind](scenes.Deck(rng))
+        cut = scene.text.index(". ") + 1
+        begin, _, rest = scene.text[cut + 1 :].partition(" ")
+        found = inseq.attribute_context(
+            gpt2,
+            begin,
+            scene.text[:cut],
+            output_current_text=rest,
+            attributed_fn="contrast_prob_diff",
+            context_sensitivity_std_threshold=None,
+        )
+        offsets = gpt2.tokenizer(scene.text, return_offsets_mapping=True)["offset_mapping"]
+        first = len(offsets) - len(found.output_current_tokens or [])
+        for cci in found.cci_scores:
+            start, end = offsets[first + cci.cti_idx]
+            cue = next((cue for cue in scene.cues if cue.word[0] < end and start < cue.word[1]), None)
+            sure = [span for span in cue.sure if span[1] <= cut] if cue and cci.cti_score > 1 else []
+            if sure:
+                scores = cci.input_context_scores or []
+                a, b = offsets[max(range(len(scores)), key=scores.__getitem__)]
+                hits.append(any(span[0] < b and a < span[1] for span in sure))
+    assert len(hits) > 15
+    assert sum(hits) > 0.8 * len(hits)
 
 
 def test_the_pronoun_of_a_translation_depends_on_the_name_in_the_context(marian: Any) -> None:

@@ -93,6 +93,17 @@ def test_rows_are_those_of_one_call(gpt2: Any, tmp_path: Path) -> None:
     assert (again.done, again.skipped) == (0, 6)
 
 
+def test_a_token_of_the_hub_is_not_stored(gpt2: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Datasets:
+        @staticmethod
+        def load_dataset(name: str, **arguments: Any) -> list[dict[str, str]]:
+            return [{"text": TEXTS[0]}]
+
+    monkeypatch.setitem(sys.modules, "datasets", Datasets)
+    attribute_dataset(gpt2, "some/name", tmp_path / "run", dataset_kwargs={"token": "hf_secret", "split": "test"}, **OPTIONS)
+    assert "hf_secret" not in "".join(path.read_text() for path in (tmp_path / "run").rglob("*.json"))
+
+
 def test_a_bad_row_is_a_row_with_its_error(gpt2: Any, tmp_path: Path) -> None:
     data = tmp_path / "data.jsonl"
     good, long = json.dumps({"text": TEXTS[0]}), json.dumps({"text": "ball " * 400})
@@ -145,30 +156,42 @@ def test_a_run_that_was_killed_at_its_first_write_begins_again(gpt2: Any, tmp_pa
     assert attribute_dataset(gpt2, _write(tmp_path / "data.txt", TEXTS[:1]), tmp_path / "run", **OPTIONS).done == 1
 
 
-def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def whole(gpt2: Any, tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+    """The results of a run that nothing interrupts."""
+    folder = tmp_path_factory.mktemp("whole")
+    data = _write(folder / "data.txt", TEXTS * 10)
+    attribute_dataset(gpt2, data, folder / "run", method="occlusion", generation_args={"max_new_tokens": 4})
+    return list(load_run(folder / "run"))
+
+
+@pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGINT])
+def test_a_stopped_run_goes_on_where_it_was(tmp_path: Path, whole: list[Any], by: signal.Signals) -> None:
     data = _write(tmp_path / "data.txt", TEXTS * 10)
     command = ["attribute-dataset", "-m", "demo/gpt2", "-d", str(data), "-in", "text", "-a", "occlusion", "-bs", "1"]
-    command += ["--max-new-tokens", "4", "-o"]
+    command += ["--max-new-tokens", "4", "-o", str(tmp_path / "run")]
 
-    def start(directory: str) -> subprocess.Popen[bytes]:
-        run = [sys.executable, "-m", "inseq.cli", *command, str(tmp_path / directory)]
-        return subprocess.Popen(run, env=os.environ, stderr=subprocess.DEVNULL)
+    def start() -> subprocess.Popen[bytes]:
+        run = [
+            sys.executable,
+            "-c",
+            "import signal; signal.signal(2, signal.default_int_handler); import inseq.cli as c; c.main()",
+        ]
+        return subprocess.Popen([*run, *command], env=os.environ, stderr=subprocess.DEVNULL)
 
-    def rows() -> int:
-        return len(list((tmp_path / "killed").glob("*/*.json")))
+    def rows() -> list[Path]:
+        return list((tmp_path / "run").glob("*/*.json"))
 
-    process = start("killed")
-    while rows() < 3 and process.poll() is None:
+    process = start()
+    while len(rows()) < 3 and process.poll() is None:
         time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    left = rows()
-    assert 3 <= left < 60, "the run was not killed in the middle"
-    (tmp_path / "killed" / "000000" / ".000000059.json.tmp").write_text('{"half')
-    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "killed").glob("*/*.json")}
-    assert start("killed").wait() == 0
+    process.send_signal(by)
+    assert process.wait() == (-signal.SIGKILL if by == signal.SIGKILL else 130)
+    assert 3 <= len(rows()) < 60, "the run was not stopped in the middle"
+    (tmp_path / "run" / "000000" / ".000000059.json.tmp").write_text('{"half')
+    times = {path: path.stat().st_mtime_ns for path in rows()}
+    assert start().wait() == 0
     assert all(path.stat().st_mtime_ns == before for path, before in times.items())
-    assert start("whole").wait() == 0
-    killed, whole = list(load_run(tmp_path / "killed")), list(load_run(tmp_path / "whole"))
-    assert [(a.row, a.error) for a in killed] == [(b.row, b.error) for b in whole] == [(i, None) for i in range(60)]
-    assert [a.output for a in killed] == [b.output for b in whole]
+    found = list(load_run(tmp_path / "run"))
+    assert [(a.row, a.error) for a in found] == [(i, None) for i in range(60)]
+    assert [a.output for a in found] == [b.output for b in whole]

@@ -77,7 +77,7 @@ def attribute_dataset(
     rows = islice(read_rows(dataset, dataset_kwargs), limit)
     settings = {
         **identity(dataset),
-        "dataset_kwargs": dict(dataset_kwargs or {}),
+        "dataset_kwargs": {key: value for key, value in (dataset_kwargs or {}).items() if key != "token"},
         "input_text_field": input_text_field,
         "generated_text_field": generated_text_field,
         "model": model.model_name,
