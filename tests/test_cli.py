@@ -153,6 +153,7 @@ def test_exit_codes(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monk
     assert code("attribute", "-m", "demo/gpt2") == 2
     assert code("attribute", "--no_such_flag") == 2
     assert code("show", "/no/such.json") == 2
+    assert code("attribute-dataset", "-m", "demo/gpt2", "-d", "x.csv", "-o", "run", "--viz_path", "x.html") == 2
     monkeypatch.setattr("inseq._commands.run_attribute", lambda arguments: 1 / 0)
     assert code("attribute") == 1
     assert "Failed: ZeroDivisionError" in capsys.readouterr().err

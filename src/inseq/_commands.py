@@ -60,6 +60,11 @@ def run_attribute_dataset(arguments: Sequence[str]) -> None:
     flags.flag("--limit", int, help="How many rows at most.")
     args = flags.read(arguments)
     _require(args, "model_name_or_path", "dataset_name", "save_path")
+    idle = [name for name in ("attribution_aggregators", "aggregate_output", "viz_path") if getattr(args, name)]
+    if idle:
+        raise ArgumentError(
+            f"--{idle[0]} is not for attribute-dataset, which stores scores as they are: load_run gives each row."
+        )
     from inseq.dataset import attribute_dataset
 
     hub = {"name": args.dataset_config, "data_dir": args.dataset_dir, "data_files": args.dataset_files}
