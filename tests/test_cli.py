@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 import inseq
+import inseq.errors
 from inseq.cli import app, main
 
 RUN = CliRunner()
@@ -84,3 +85,95 @@ def test_options_must_be_an_object(options: str) -> None:
     ran = RUN.invoke(app, ["attribute", "-m", "demo/gpt2", "-i", "Hello", "--options", options])
     assert ran.exit_code == 2
     assert "must be a JSON object" in ran.output
+
+
+def _run(*arguments: str) -> str:
+    ran = RUN.invoke(app, list(arguments), catch_exceptions=False)
+    assert ran.exit_code == 0, ran.output
+    return ran.output
+
+
+def test_the_flags_of_inseq_are_taken(tmp_path: Path) -> None:
+    result = tmp_path / "a.json"
+    arguments = ["--model_name_or_path", "demo/zh-en", "-a", "input_x_gradient", "-i", "我喜歡貓。", "他喜歡狗。", "-s", "2"]
+    arguments += ["-e", "3", "--attribute_target", "true", "--step_scores", "entropy", "logit", "-bs", "1", "--hide"]
+    arguments += ["--generation_kwargs", '{"max_new_tokens": 6}', "--attribution_aggregators", "sum", "-fn", "logit"]
+    _run("attribute", *arguments, "-o", str(result), "--include_eos_baseline", "false", "-v")
+    found = inseq.FeatureAttributionOutput.load(result)
+    assert [(x.attr_pos_start, x.attr_pos_end, x.axes) for x in found] == [(2, 3, ())] * 2
+    assert list(found[0].step_scores) == ["entropy", "logit"]
+    assert found.info["attribute_target"] is True
+    assert "我" in _run("show", str(result))
+
+
+def test_a_configuration_file_gives_defaults(tmp_path: Path) -> None:
+    config = tmp_path / "inseq.toml"
+    config.write_text('model = "x"\n', encoding="utf-8")
+    with pytest.raises(inseq.errors.UnknownArgumentError, match="unknown setting 'model'"):
+        RUN.invoke(app, ["attribute", "--config", str(config)], catch_exceptions=False)
+    text = 'model_name_or_path = "demo/gpt2"\n[attribute]\ninput_texts = ["Hello"]\nattributed_fn = "logit"\nquiet = true\n'
+    config.write_text(text, encoding="utf-8")
+    _run("attribute", "--config", str(config), "-fn", "entropy", "--max-new-tokens", "2", "-o", str(tmp_path / "a.json"))
+    assert inseq.FeatureAttributionOutput.load(tmp_path / "a.json").info["attributed_fn"] == "entropy"
+
+
+def test_context_on_the_command_line(tmp_path: Path) -> None:
+    arguments = ["-m", "demo/gpt2", "--input_context_text", "Anna gave the red ball to Tom.", "--input_current_text", "Now"]
+    arguments += ["--attributed_fn", "contrast_prob_diff", "--context_sensitivity_topk", "1", "-q"]
+    arguments += [
+        "--context_sensitivity_std_threshold",
+        "0",
+        "-o",
+        str(tmp_path / "c.json"),
+        "--viz_path",
+        str(tmp_path / "c.html"),
+    ]
+    assert "cues: Tom" in _run("attribute-context", *arguments)
+    saved = json.loads((tmp_path / "c.json").read_text())
+    assert saved["cci_scores"][0]["cti_token"] == "ĠTom"
+    assert saved["info"]["attributed_fn"] == "contrast_prob_diff"
+    assert "cues: Tom" in _run("show", str(tmp_path / "c.json"))
+    assert "cues" not in _run("attribute-context", *arguments, "--no_show_viz", "--overwrite")
+
+
+@pytest.mark.parametrize("command", ["attribute", "attribute-dataset", "attribute-context"])
+def test_commands_say_what_they_take(command: str) -> None:
+    shown = RUN.invoke(app, [command, "--help"]).output
+    assert all(flag in shown for flag in ("--model_name_or_path", "--config", "--quiet", "--generation_kwargs"))
+
+
+def test_exit_codes(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def code(*arguments: str) -> object:
+        monkeypatch.setattr(sys, "argv", ["inseq", *arguments])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        return stopped.value.code
+
+    assert code("methods") == 0
+    assert code("attribute", "-m", "demo/gpt2") == 2
+    assert code("attribute", "--no_such_flag") == 2
+    assert code("show", "/no/such.json") == 2
+    assert code("attribute-dataset", "-m", "demo/gpt2", "-d", "x.csv", "-o", "run", "--viz_path", "x.html") == 2
+    monkeypatch.setattr("inseq._commands.run_attribute", lambda arguments: 1 / 0)
+    assert code("attribute") == 1
+    assert "Failed: ZeroDivisionError" in capsys.readouterr().err
+
+
+def test_existing_files_are_replaced_where_that_is_wanted(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text("mine")
+    arguments = ["attribute", "-m", "demo/gpt2", "-i", "Hello", "--max_new_tokens", "1", "--hide", "-o", str(path)]
+    with pytest.raises(inseq.errors.ArgumentError, match="pass --overwrite"):
+        RUN.invoke(app, arguments, catch_exceptions=False)
+    assert path.read_text() == "mine"
+    _run(*arguments, "--overwrite", "--aggregate_output")
+    assert inseq.FeatureAttributionOutput.load(path)[0].axes == ()
+
+
+def test_a_data_set_on_the_command_line_says_how_far_it_is(tmp_path: Path) -> None:
+    (tmp_path / "texts.csv").write_text("text\nHello\nGood morning\n")
+    arguments = ["attribute-dataset", "-m", "demo/gpt2", "-d", str(tmp_path / "texts.csv"), "--max_new_tokens", "1"]
+    ran = RUN.invoke(app, [*arguments, "-o", str(tmp_path / "run")], catch_exceptions=False)
+    assert "2 rows done, 0 done before, 0 failed" in ran.stderr
+    assert ran.stdout == ""
+    assert RUN.invoke(app, [*arguments, "-o", str(tmp_path / "run"), "--quiet"], catch_exceptions=False).output == ""

@@ -23,8 +23,8 @@ MAY_SEE: dict[str, set[str]] = {
     "demo": set(),
 }
 EVERYBODY_SEES = {"errors", "_registry", "__version__"}
-FACADES = {"result.facade": {"views"}}
-"""``out.show()`` is a method of a result: one module of ``result`` calls the views, when it is called."""
+FACADES = {"result.facade": {"views"}, "result.context": {"views"}}
+"""``out.show()`` is a method of a result: these modules of ``result`` call the views, when they are called."""
 
 
 def _loaded_after(code: str) -> set[str]:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
         register_model_config,
         show_attributions,
     )
+    from inseq.context import attribute_context
+    from inseq.dataset import attribute_dataset
     from inseq.engine.requests import Prediction
     from inseq.methods import method
     from inseq.result import aggregator
@@ -30,6 +32,8 @@ __version__ = "1.0.0.dev0"
 
 _HOMES = {
     "AttributionModel": "inseq.api",
+    "attribute_context": "inseq.context",
+    "attribute_dataset": "inseq.dataset",
     "FeatureAttributionOutput": "inseq.result.output",
     "FeatureAttributionSequenceOutput": "inseq.result.output",
     "Prediction": "inseq.engine.requests",
@@ -55,6 +59,8 @@ __all__ = [
     "Prediction",
     "StepFunctionArgs",
     "aggregator",
+    "attribute_context",
+    "attribute_dataset",
     "explain",
     "list_feature_attribution_methods",
     "list_step_functions",

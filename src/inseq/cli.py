@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import sys
 from importlib import metadata
@@ -11,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from inseq import __version__
+from inseq import __version__, _commands
 from inseq.errors import InseqError
 
 app = typer.Typer(
@@ -23,19 +22,9 @@ app = typer.Typer(
 
 DEMO_TEXT = "我喜歡機器學習和人工智慧。"
 
-Model = Annotated[str, typer.Option("--model", "-m", help="Hub name, local directory, demo/zh-en or demo/gpt2.")]
 Method = Annotated[str, typer.Option("--method", "-a", help="Attribution method; see `inseq methods`.")]
-Texts = Annotated[list[str], typer.Option("--input", "-i", help="A text to attribute; may be given several times.")]
-Forced = Annotated[
-    list[str] | None,
-    typer.Option("--generated", "-g", help="The output to explain in place of generating it, one per input."),
-]
-StepScores = Annotated[list[str] | None, typer.Option("--step-score", "-s", help="A step function to record.")]
-Target = Annotated[str, typer.Option("--target", "-fn", help="The step function to attribute.")]
-Options = Annotated[str, typer.Option("--options", help="Options of method and step functions, as a JSON object.")]
-Output = Annotated[Path | None, typer.Option("--output", "-o", help="Save the result here, as JSON.")]
-Page = Annotated[Path | None, typer.Option("--html", help="Save a page to open in a browser here.")]
-Device = Annotated[str | None, typer.Option(help="A torch device; CUDA where there is one by default.")]
+PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+"""The commands of Inseq 0.7.1 read their flags by themselves, see :mod:`inseq._flags`."""
 
 
 def _version(wanted: bool) -> None:
@@ -51,37 +40,46 @@ def _options(
     pass
 
 
-@app.command()
-def attribute(
-    model: Model,
-    input_texts: Texts,
-    method: Method = "saliency",
-    generated_texts: Forced = None,
-    step_scores: StepScores = None,
-    target: Target = "probability",
-    attribute_target: Annotated[bool, typer.Option(help="Score the generated prefix beside an encoder's source.")] = False,
-    max_new_tokens: Annotated[int | None, typer.Option(help="The longest output to generate.")] = None,
-    options: Options = "{}",
-    device: Device = None,
-    output: Output = None,
-    html: Page = None,
-    overwrite: Annotated[bool, typer.Option(help="Replace existing files.")] = False,
-    hide: Annotated[bool, typer.Option(help="Do not print the result.")] = False,
-) -> None:
+@app.command(context_settings=PASSED_ON)
+def attribute(context: typer.Context) -> None:
     """Attribute what a model writes to what it read."""
-    _refuse_to_replace([path for path in (output, html) if path is not None and not overwrite])
-    import inseq
+    _commands.run_attribute(context.args)
 
-    found = inseq.load_model(model, method, device=device).attribute(
-        input_texts,
-        generated_texts,
-        attributed_fn=target,
-        step_scores=step_scores or [],
-        attribute_target=attribute_target,
-        generation_args={} if max_new_tokens is None else {"max_new_tokens": max_new_tokens},
-        **_json_object(options),
-    )
-    _deliver(found, output, html, overwrite, hide)
+
+@app.command(context_settings=PASSED_ON)
+def attribute_dataset(context: typer.Context) -> None:
+    """Attribute every row of a data set; the same command goes on with a run that was stopped."""
+    _commands.run_attribute_dataset(context.args)
+
+
+@app.command(context_settings=PASSED_ON)
+def attribute_context(context: typer.Context) -> None:
+    """Find which output tokens depend on the context, and on which of its tokens (PECoRe)."""
+    _commands.run_attribute_context(context.args)
+
+
+@app.command()
+def show(
+    path: Annotated[Path, typer.Argument(help="A saved result, or that of attribute-context.")],
+    save: Annotated[Path | None, typer.Option("--html", help="Write a page in place of showing it.")] = None,
+) -> None:
+    """Show a saved result."""
+    from inseq.errors import FileFormatError
+    from inseq.result.context import AttributeContextOutput
+    from inseq.result.output import FeatureAttributionOutput
+
+    found: Any
+    try:
+        found = FeatureAttributionOutput.load(path)
+    except FileFormatError as error:
+        try:
+            found = AttributeContextOutput.load(path)
+        except FileFormatError:
+            raise error from None
+    if save is None:
+        found.show()
+    else:
+        found.save_html(save)
 
 
 @app.command()
@@ -98,7 +96,10 @@ def demo(
     logging.disable_progress_bar()
 
     found = inseq.load_model("demo/zh-en", method).attribute(text, step_scores=["probability"])
-    _deliver(found, None, save, overwrite=True, hide=False)
+    if save is not None:
+        found.save_html(save)
+        typer.echo(f"Written: {save}", err=True)
+    found.show()
 
 
 @app.command()
@@ -141,41 +142,19 @@ def _installed(package: str) -> str:
         return "not installed"
 
 
-def _json_object(text: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise typer.BadParameter(f"--options must be a JSON object, got {text!r} ({error}).") from None
-    if not isinstance(value, dict):
-        raise typer.BadParameter(f"--options must be a JSON object, got {text!r}.")
-    return value
-
-
-def _refuse_to_replace(paths: list[Path]) -> None:
-    for path in paths:
-        if path.exists():
-            raise typer.BadParameter(f"{path} exists: choose another path, or pass --overwrite.")
-
-
-def _deliver(found: Any, output: Path | None, html: Path | None, overwrite: bool, hide: bool) -> None:
-    if output is not None:
-        found.save(output, overwrite=overwrite)
-    if html is not None:
-        found.save_html(html)
-    if not hide:
-        found.show()
-    for path in (output, html):
-        if path is not None:
-            typer.echo(f"Written: {path}", err=True)
-
-
 def main() -> None:
-    """Run the command line; an error of ours is one sentence and exit code 2."""
+    """Run the command line. Exit codes: 1 for a failure while running, 2 for what was asked wrongly, 130 when interrupted."""
     try:
         app()
     except InseqError as error:
         typer.echo(f"Error: {error}", err=True)
         sys.exit(2)
+    except KeyboardInterrupt:
+        typer.echo("Interrupted.", err=True)
+        sys.exit(130)
+    except Exception as error:
+        typer.echo(f"Failed: {type(error).__name__}: {error}", err=True)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

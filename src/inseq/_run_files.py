@@ -1,0 +1,118 @@
+"""Storing a run over a data set: a directory in which every row has a file of its own, whole or not there at all.
+
+What has a file is done. So a run can be stopped at any moment, and goes on from its files.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from inseq.errors import ArgumentError, FileFormatError, writing
+from inseq.result.output import FeatureAttributionOutput
+from inseq.result.store import jsonable
+
+FORMAT, VERSION = "inseq-run", 1
+A_FOLDER = 1000
+"""How many rows share a folder."""
+
+
+@dataclass(frozen=True)
+class RowResult:
+    """What became of one row: an output, or its error."""
+
+    row: int
+    output: FeatureAttributionOutput | None
+    error: str | None = None
+
+
+class RunFiles:
+    """The directory of a run.
+
+    Args:
+        directory: where it is, or is made.
+        settings: what decides its results.
+
+    Raises:
+        ArgumentError: for a run with other settings, which it names, and for a directory that holds something else.
+    """
+
+    def __init__(self, directory: str | Path, settings: dict[str, Any]) -> None:
+        self.directory = Path(directory)
+        self.settings = jsonable(settings)
+        with writing(self.directory):
+            self.directory.mkdir(parents=True, exist_ok=True)
+        head = self.directory / "run.json"
+        if head.exists():
+            self._check(_read(head))
+        elif any(path.suffix != ".tmp" for path in self.directory.iterdir()):
+            raise ArgumentError(f"{str(directory)!r} is not empty and holds no run of ours: choose another directory.")
+        else:
+            _write(head, {"format": FORMAT, "version": VERSION, "settings": self.settings})
+
+    def _check(self, found: Any) -> None:
+        if not isinstance(found, dict) or found.get("format") != FORMAT or found.get("version") != VERSION:
+            raise FileFormatError(f"{str(self.directory / 'run.json')!r} is not that of a run that this release can continue.")
+        before = found.get("settings") or {}
+        differ = [key for key in {**before, **self.settings} if before.get(key) != self.settings.get(key)]
+        if differ:
+            said = "; ".join(f"{key} was {before.get(key)!r} and is {self.settings.get(key)!r}" for key in differ)
+            raise ArgumentError(
+                f"{str(self.directory)!r} holds a run with other settings: {said}. Use them again, or another directory."
+            )
+
+    def path(self, row: int, ending: str = ".json") -> Path:
+        """Where a row's file is."""
+        return self.directory / f"{row // A_FOLDER:06}" / f"{row:09}{ending}"
+
+    def is_done(self, row: int) -> bool:
+        """Whether a row has an output or an error."""
+        return self.path(row).exists() or self.path(row, ".error").exists()
+
+    def add(self, row: int, output: FeatureAttributionOutput) -> None:
+        """Store a row's output."""
+        self.path(row).parent.mkdir(exist_ok=True)
+        output.save(self.path(row), overwrite=True)
+
+    def add_error(self, row: int, error: str) -> None:
+        """Store why a row has no output."""
+        self.path(row).parent.mkdir(exist_ok=True)
+        _write(self.path(row, ".error"), {"row": row, "error": error})
+
+
+def load_run(directory: str | Path) -> Iterator[RowResult]:
+    """What is there of a run, in the order of its rows, one row at a time.
+
+    Raises:
+        FileFormatError: for a directory that holds no run, and for damaged files.
+    """
+    directory = Path(directory)
+    if not (directory / "run.json").is_file():
+        raise FileFormatError(f"{str(directory)!r} holds no run: there is no run.json in it.")
+    names = sorted(path for path in directory.glob("*/*") if path.suffix in (".json", ".error") and path.stem.isdigit())
+    for path in names:
+        if path.suffix == ".json":
+            yield RowResult(int(path.stem), FeatureAttributionOutput.load(path))
+        else:
+            yield RowResult(int(path.stem), None, str(_read(path).get("error")))
+
+
+def _write(path: Path, value: Any) -> None:
+    unfinished = path.with_name(f".{path.name}.tmp")
+    with writing(path):
+        with unfinished.open("w", encoding="utf-8") as file:
+            json.dump(value, file)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise FileFormatError(f"Cannot read {str(path)!r}: {error}.") from error
