@@ -34,3 +34,12 @@ def test_the_encoder_s_own_matrix_is_merged_along() -> None:
     out = translation(sequence_scores={"encoder_self_attentions": torch.arange(9.0).reshape(3, 3)})
     found = out.aggregate("spans", source_spans=(1, 3)).sequence_scores["encoder_self_attentions"]
     assert found.tolist() == [[0.0, 2.0], [6.0, 8.0]]
+
+
+def test_a_pair_is_this_one_minus_the_other() -> None:
+    a, b = translation(), translation([[0.5, 0.0], [0.3, 0.8], [0.1, 0.2]])
+    found = a.aggregate("pair", paired_attr=b).source_attributions
+    assert found is not None
+    assert torch.allclose(found, torch.tensor([[0.1, 0.0], [0.0, 0.0], [0.0, 0.0]]))
+    with pytest.raises(ArgumentError, match="same shapes"):
+        a.aggregate("pair", paired_attr=continuation())
