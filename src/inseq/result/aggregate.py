@@ -125,7 +125,7 @@ def _plain(names: Names) -> Function | list[Function | None] | None:
     return [None if name == "scores" else name for name in names]
 
 
-NOT_YET = ("subwords", "spans", "split", "pair", "slices")
+NOT_YET = ("subwords", "split", "slices")
 """Aggregators of Inseq 0.7.1 that are not here yet."""
 
 

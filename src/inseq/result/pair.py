@@ -1,0 +1,24 @@
+"""The difference of two outputs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from inseq.errors import ArgumentError
+from inseq.result.aggregate import aggregators
+
+if TYPE_CHECKING:
+    from inseq.result.output import FeatureAttributionSequenceOutput
+
+
+@aggregators("pair")
+def pair(output: FeatureAttributionSequenceOutput, *, paired_attr: Any = None) -> Any:
+    """This output's attributions minus those of ``paired_attr``, which has the same shapes; the rest is this output's."""
+    changes: dict[str, Any] = {"signed": True, "reduced": (*output.reduced, "difference of a pair")}
+    for name in ("source_attributions", "target_attributions"):
+        a, b = getattr(output, name), getattr(paired_attr, name, None)
+        if type(paired_attr) is not type(output) or getattr(a, "shape", None) != getattr(b, "shape", None):
+            raise ArgumentError(f"paired_attr must be an output with the same shapes: {name} differ. Merge or slice first.")
+        changes[name] = None if a is None else a - b
+    return replace(output.copy(), **changes)
