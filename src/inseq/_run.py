@@ -132,6 +132,8 @@ def _info(model: AttributionModel, run: Run, granular: bool) -> dict[str, Any]:
         "attribution_method": plan.method.name,
         "attributed_fn": plan.target_name if uses_target else None,
         "step_scores": list(plan.recorded),
+        "merge": dict(plan.merges),
+        "alphabet": model._adapter.encoder.alphabet.value,
         "options": plan.options,
         "attribute_target": run.attribute_target,
         "granular": granular,

@@ -20,7 +20,7 @@ from inseq.errors import ArgumentError, UnknownNameError, near
 from inseq.methods import method as methods
 from inseq.models.check import check
 from inseq.models.loading import load_adapter
-from inseq.result.aggregate import aggregators
+from inseq.result import aggregator as aggregators
 from inseq.result.labelled import aggregation_functions
 from inseq.result.output import FeatureAttributionOutput, FeatureAttributionSequenceOutput
 from inseq.targets import step_function as step_functions
@@ -86,6 +86,16 @@ def list_feature_attribution_methods() -> list[str]:
 def list_step_functions() -> list[str]:
     """The names of all step functions, in alphabetical order."""
     return list(step_functions)
+
+
+def list_aggregators() -> list[str]:
+    """The names of all aggregators, in alphabetical order."""
+    return sorted(["scores", *aggregators])
+
+
+def list_aggregation_functions() -> list[str]:
+    """The names of all functions that fold an axis or merge tokens, in alphabetical order."""
+    return list(aggregation_functions)
 
 
 def list_supported_frameworks() -> list[str]:

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from inseq._registry import Registry, bind
-from inseq.errors import ArgumentError, UnknownNameError
+from inseq.errors import ArgumentError
 from inseq.result.labelled import AggregationFunction, Labelled, aggregation_functions
 
 if TYPE_CHECKING:
@@ -73,7 +73,9 @@ def aggregate_by(
     if not isinstance(aggregator, str) or aggregator not in aggregators:
         return None
     entry = aggregators[aggregator]
-    if aggregate_fn is not None:
+    if aggregate_fn is not None and "aggregate_fn" in entry.options:
+        options = {**options, "aggregate_fn": aggregate_fn}
+    elif aggregate_fn is not None:
         raise ArgumentError(f"aggregate_fn goes with aggregator='scores'; {aggregator!r} combines scores in its own way.")
     bind(options, {entry.name: entry.options})
     found = entry.function(output, **options)
@@ -93,8 +95,6 @@ def plan(axes: tuple[str, ...], reduce_by: tuple[str, ...], aggregator: Names, a
         UnknownNameError: for a function nobody registered.
     """
     asked = _asked(aggregator, aggregate_fn)
-    for name in asked if isinstance(asked, list) else [asked]:
-        _refuse_missing(name)
     if isinstance(asked, list) and len(asked) > len(axes):
         raise ArgumentError(
             f"Got {len(asked)} aggregation functions for {len(axes)} axes to fold "
@@ -123,17 +123,6 @@ def _plain(names: Names) -> Function | list[Function | None] | None:
     if names is None or isinstance(names, str) or callable(names):
         return None if names == "scores" else names
     return [None if name == "scores" else name for name in names]
-
-
-NOT_YET = ("subwords", "split", "slices")
-"""Aggregators of Inseq 0.7.1 that are not here yet."""
-
-
-def _refuse_missing(function: Function | None) -> None:
-    if isinstance(function, str) and function in NOT_YET:
-        raise UnknownNameError(
-            f"{function!r} is an aggregator of Inseq 0.7.1 that is not here yet. docs/extending.md shows how to register one."
-        )
 
 
 def _fold(axis: str, function: Function) -> Fold:
@@ -194,19 +183,19 @@ def _map(
 
 def _normalised(output: FeatureAttributionSequenceOutput) -> FeatureAttributionSequenceOutput:
     """Make the magnitudes of each step sum to 1, source and target rows together. A column of zeros stays."""
-    norms = [scores.abs().nansum(0) for scores in _scores(output)]
+    norms = [scores.abs().nansum(0) for scores in scores_of(output)]
     result = _divided(output, torch.stack(norms).sum(0)) if norms else output
     return replace(result, reduced=(*(r for r in output.reduced if r != NORMALISED), NORMALISED))
 
 
 def _rescaled(output: FeatureAttributionSequenceOutput) -> FeatureAttributionSequenceOutput:
     """Divide by the largest magnitude of the whole output."""
-    sizes = [scores.abs().nan_to_num(0.0).amax() for scores in _scores(output) if scores.numel()]
+    sizes = [scores.abs().nan_to_num(0.0).amax() for scores in scores_of(output) if scores.numel()]
     result = _divided(output, torch.stack(sizes).amax()) if sizes else output
     return replace(result, reduced=(*(r for r in output.reduced if r != RESCALED), RESCALED))
 
 
-def _scores(output: FeatureAttributionSequenceOutput) -> list[Float[Tensor, "feature step *extra"]]:
+def scores_of(output: FeatureAttributionSequenceOutput) -> list[Float[Tensor, "feature step *extra"]]:
     return [s for s in (output.source_attributions, output.target_attributions) if s is not None]
 
 
@@ -219,4 +208,19 @@ def _divided(
         output,
         source_attributions=None if source is None else source / safe,
         target_attributions=None if target is None else target / safe,
+    )
+
+
+def weighted(output: FeatureAttributionSequenceOutput, name: str) -> FeatureAttributionSequenceOutput:
+    """Multiply each step's attributions by its step score."""
+    factor = output.step_scores[name]
+    source, target = output.source_attributions, output.target_attributions
+    over = [factor.reshape(-1, *(1,) * (s.ndim - 2)).to(s) for s in scores_of(output)[:1]]
+    return replace(
+        output,
+        source_attributions=None if source is None else source * over[0],
+        target_attributions=None if target is None else target * over[0],
+        normalize=False,
+        signed=output.signed or bool((factor < 0).any()),
+        reduced=(*output.reduced, f"weighted by {name}"),
     )

@@ -8,218 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, Shaped
-from torch import Tensor
 
 from inseq.errors import ArgumentError
-from inseq.result import aggregate as aggregation
-from inseq.result import facade, store
-from inseq.result.aggregate import Names, SelectIdx
+from inseq.result import facade, long, store
+from inseq.result.aggregate import Names
+from inseq.result.sequence import FeatureAttributionSequenceOutput as FeatureAttributionSequenceOutput
+from inseq.result.sequence import same
 from inseq.result.steps import FeatureAttributionStepOutput
-from inseq.text.example import Token, joined
 
 OF_EACH = ("input_texts", "generated_texts", "contrast", "target_spans", "turns")
 """Facts of a call that have an entry for each text."""
 
 SAME_CALL = ("attribution_method", "attributed_fn", "model_name")
-
-
-@dataclass(kw_only=True, eq=False)
-class FeatureAttributionSequenceOutput:
-    """Scores of the input tokens of one sequence, for each generated token that was explained.
-
-    A decoder-only model has its prompt in ``source``, prompt and generation in ``target``, and only
-    ``target_attributions``. An encoder-decoder model has ``target`` start with the decoder's start token, and
-    ``target_attributions`` only where the target prefix was attributed too.
-
-    Attributes:
-        source: tokens of the encoder's input, or the prompt.
-        target: the whole target sequence.
-        source_attributions: scores of the source tokens, or None.
-        target_attributions: scores of the first ``min(len(target), attr_pos_end)`` target tokens, or None; NaN where
-            the token was not yet written.
-        step_scores: values of step functions at each explained token.
-        sequence_scores: other matrices of the call, such as ``"encoder_self_attentions"``, with the same trailing axes.
-        attr_pos_start: index in ``target`` of the first explained token.
-        attr_pos_end: index in ``target`` after the last one.
-        spans: for each step the half-open span of ``target`` that it explains at once; none where each is a single token.
-        axes: names of the trailing axes, beyond feature and step.
-        reduce_by: default function for each trailing axis, the last axis first.
-        normalize: whether the default aggregation makes the magnitudes of each step sum to 1.
-        signed: whether a score may be negative, as declared by the method.
-        reduced: what aggregation has done so far, in words.
-        diagnostics: how far each step can be trusted, such as the completeness ``"delta"``.
-        info: facts of the call.
-
-    Raises:
-        ArgumentError: if a tensor does not have a row for each token and a column for each explained token.
-    """
-
-    source: list[Token]
-    target: list[Token]
-    source_attributions: Float[Tensor, "source step *extra"] | None = None
-    target_attributions: Float[Tensor, "target step *extra"] | None = None
-    step_scores: dict[str, Shaped[Tensor, " step"]] = field(default_factory=dict)
-    sequence_scores: dict[str, Float[Tensor, "row column *extra"]] = field(default_factory=dict)
-    attr_pos_start: int
-    attr_pos_end: int
-    spans: tuple[tuple[int, int], ...] = ()
-    axes: tuple[str, ...] = ()
-    reduce_by: tuple[str, ...] = ()
-    normalize: bool = False
-    signed: bool = False
-    reduced: tuple[str, ...] = ()
-    diagnostics: dict[str, Shaped[Tensor, " step"]] = field(default_factory=dict)
-    info: dict[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.attr_pos_start <= self.attr_pos_end <= len(self.target):
-            raise ArgumentError(
-                f"Got positions {self.attr_pos_start} to {self.attr_pos_end} for {len(self.target)} target tokens; "
-                "expected 0 <= attr_pos_start <= attr_pos_end <= len(target)."
-            )
-        if any(not self.attr_pos_start <= start < end <= self.attr_pos_end for start, end in self.spans):
-            raise ArgumentError(
-                f"Got spans {list(self.spans)}; expected half-open (start, end) pairs from {self.attr_pos_start} to "
-                f"{self.attr_pos_end}."
-            )
-        steps = len(self.positions)
-        _expect("source_attributions", self.source_attributions, (len(self.source), steps), len(self.axes))
-        _expect("target_attributions", self.target_attributions, (self.attr_pos_end, steps), len(self.axes))
-        for name, scores in {**self.step_scores, **self.diagnostics}.items():
-            _expect(name, scores, (steps,), 0)
-        for name, scores in self.sequence_scores.items():
-            _expect(name, scores, (*scores.shape[:2], -1, -1)[:2], len(self.axes))
-
-    def __repr__(self) -> str:
-        spans = f" in {len(self.spans)} spans" if self.spans else ""
-        return (
-            f"{type(self).__name__}({len(self.source)} source tokens, {len(self.target)} target tokens, "
-            f"explained {self.attr_pos_start}:{self.attr_pos_end}{spans}, axes {('feature', 'step', *self.axes)})"
-        )
-
-    def __eq__(self, other: object) -> bool:
-        """Same tokens, scores (to 1e-5, NaN equal to NaN) and defaults; ``info`` holds times and is not compared."""
-        if not isinstance(other, FeatureAttributionSequenceOutput):
-            return NotImplemented
-        return _same(_found(self), _found(other))
-
-    __hash__ = None  # type: ignore[assignment]
-
-    @property
-    def positions(self) -> list[tuple[int, int]]:
-        """For each step what it explains: a half-open span of ``target``."""
-        return list(self.spans) or [(i, i + 1) for i in range(self.attr_pos_start, self.attr_pos_end)]
-
-    @property
-    def generated(self) -> list[Token]:
-        """The tokens that are explained: the very objects in ``target``, or one for each span of several."""
-        return [joined(self.target[start:end]) for start, end in self.positions]
-
-    def copy(self) -> FeatureAttributionSequenceOutput:
-        """Return an output with tokens and dictionaries of its own. Tensors are shared."""
-        return replace(
-            self,
-            source=[token.copy() for token in self.source],
-            target=[token.copy() for token in self.target],
-            step_scores=dict(self.step_scores),
-            sequence_scores=dict(self.sequence_scores),
-            diagnostics=dict(self.diagnostics),
-            info=dict(self.info),
-        )
-
-    def aggregate(
-        self,
-        aggregator: Names = None,
-        aggregate_fn: Names = None,
-        *,
-        normalize: bool | None = None,
-        rescale: bool = False,
-        select_idx: SelectIdx = None,
-        **unknown: Any,
-    ) -> FeatureAttributionSequenceOutput:
-        """Fold the trailing axes and return a new output; a second call without arguments changes nothing.
-
-        Args:
-            aggregator: an aggregation function by name or itself, for every trailing axis; a list of them, for the last
-                axis first (a shorter list leaves axes, an empty one does nothing). None and ``"scores"`` are the
-                method's default. The name of an aggregator registered with ``inseq.aggregator`` stands for that, and takes
-                its options.
-            aggregate_fn: the same, next to ``aggregator="scores"``.
-            normalize: whether to make the magnitudes of each step sum to 1 over source and target rows together, after
-                each fold. None is the method's default.
-            rescale: divide by the largest magnitude, in place of normalising.
-            select_idx: along the last trailing axis, one index in place of a fold, or a (start, end) range or a list of
-                indices to fold.
-
-        Raises:
-            ArgumentError: for functions that do not fit the axes, or indices out of range.
-            UnknownNameError: for a function nobody registered.
-            UnknownArgumentError: for any other keyword.
-        """
-        named = {"normalize": normalize, "select_idx": select_idx, "rescale": rescale or None}
-        own = unknown | {name: value for name, value in named.items() if value is not None}
-        if (found := aggregation.aggregate_by(self, aggregator, aggregate_fn, own)) is not None:
-            return found
-        facade.refuse(unknown, "aggregate")
-        return aggregation.aggregate_scores(
-            self, aggregator, aggregate_fn, normalize=normalize, rescale=rescale, select_idx=select_idx
-        )
-
-    def show(
-        self,
-        min_val: float | None = None,
-        max_val: float | None = None,
-        *,
-        aggregator: Names = None,
-        do_aggregation: bool = True,
-        display: bool = True,
-        return_html: bool = False,
-        title: str | None = None,
-        **options: Any,
-    ) -> str | None:
-        """Show the scores: as HTML in a notebook, as text elsewhere.
-
-        Args:
-            min_val: score at the weak end of the colour scale; None takes it from the scores.
-            max_val: score at the strong end.
-            aggregator: see ``aggregate``, which also takes the other options.
-            do_aggregation: whether to aggregate first. Without it no trailing axis may be left.
-            display: whether to show anything.
-            return_html: whether to return a whole HTML page.
-            title: a heading.
-
-        Raises:
-            ArgumentError: if scores of more than two axes are left.
-            UnknownArgumentError: for an option that ``aggregate`` does not take.
-        """
-        return facade.show(
-            [self], self.info, (min_val, max_val), aggregator, do_aggregation, display, return_html, title, options
-        )
-
-    def _repr_html_(self) -> str:
-        return facade.fragment([self], self.info)
-
-    def save_html(self, path: str | Path, *, title: str | None = None) -> None:
-        """Write a page that stands alone: no script, nothing to download."""
-        facade.save_html([self], self.info, path, title)
-
-    def get_scores_dicts(
-        self, aggregator: Names = None, do_aggregation: bool = True, **options: Any
-    ) -> dict[str, dict[tuple[int, str], dict[Any, float]]]:
-        """Return scores by token.
-
-        Returns:
-            ``source_attributions`` and ``target_attributions``: (position in the target, token) -> {(position, token):
-            score}, without tokens that were not yet written; ``step_scores``: (position in the target, token) ->
-            {name: value}.
-        """
-        scored = self.aggregate(aggregator, **options) if do_aggregation else self
-        return facade.scores_dicts(scored)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain Python values; tensors are nested lists, NaN in them is None."""
-        return facade.plain(self)
 
 
 @dataclass(eq=False)
@@ -244,6 +44,10 @@ class FeatureAttributionOutput:
 
     def __getitem__(self, index: int) -> FeatureAttributionSequenceOutput:
         return self.sequence_attributions[index]
+
+    def __radd__(self, other: Any) -> FeatureAttributionOutput:
+        """So that outputs can be summed."""
+        return self if other == 0 else NotImplemented
 
     def __add__(self, other: FeatureAttributionOutput) -> FeatureAttributionOutput:
         return merge_attributions([self, other])
@@ -291,6 +95,40 @@ class FeatureAttributionOutput:
         """Return the scores of every sequence by token."""
         return [sequence.get_scores_dicts(aggregator, do_aggregation, **options) for sequence in self]
 
+    def weight_attributions(self, step_fn_id: str) -> FeatureAttributionOutput:
+        """Weight every sequence in place; see ``FeatureAttributionSequenceOutput.weight_attributions``."""
+        for sequence in self:
+            sequence.weight_attributions(step_fn_id)
+        return self
+
+    def decode_tokens(self, tokenizer: Any) -> FeatureAttributionOutput:
+        """Write every sequence's tokens as the tokenizer decodes them, in place."""
+        for sequence in self:
+            sequence.decode_tokens(tokenizer)
+        return self
+
+    def to(self, device: str | torch.device) -> FeatureAttributionOutput:
+        """Move all scores, in place."""
+        for sequence in self:
+            sequence.to(device)
+        return self
+
+    def to_pandas(self) -> Any:
+        """The aggregated scores as a data frame: a row for each input token of each step of each text."""
+        return long.to_pandas([sequence.aggregate() for sequence in self])
+
+    def to_csv(self, path: str | Path) -> None:
+        """Write the aggregated scores: a line for each input token of each step of each text."""
+        long.to_csv([sequence.aggregate() for sequence in self], path)
+
+    def top_k(self, k: int = 5) -> list[list[list[dict[str, Any]]]]:
+        """For each text and step the input tokens of the largest aggregated scores."""
+        return [sequence.top_k(k) for sequence in self]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain Python values."""
+        return {"sequence_attributions": [sequence.to_dict() for sequence in self], "info": facade.plain(self.info)}
+
     save = store.save
     load = staticmethod(store.load)
 
@@ -330,28 +168,4 @@ def _merged_info(infos: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _agree(a: Any, b: Any) -> bool:
-    return type(a) is type(b) and _same(a, b)
-
-
-def _found(output: FeatureAttributionSequenceOutput) -> list[Any]:
-    return [value for name, value in vars(output).items() if name != "info"]
-
-
-def _same(a: Any, b: Any) -> bool:
-    if isinstance(a, Tensor) and isinstance(b, Tensor):
-        return a.shape == b.shape and torch.allclose(a.double().cpu(), b.double().cpu(), atol=1e-5, equal_nan=True)
-    if isinstance(a, dict) and isinstance(b, dict):
-        return a.keys() == b.keys() and all(_same(a[key], b[key]) for key in a)
-    if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
-        return len(a) == len(b) and all(map(_same, a, b))
-    return bool(a == b) if not isinstance(a, Tensor) and not isinstance(b, Tensor) else False
-
-
-def _expect(name: str, values: Tensor | None, leading: tuple[int, ...], extra: int) -> None:
-    if values is None:
-        return
-    if tuple(values.shape[: len(leading)]) != leading or values.ndim != len(leading) + extra:
-        raise ArgumentError(
-            f"{name} has shape {tuple(values.shape)}; expected {leading} and {extra} further axes: "
-            "one row for each token, one column for each explained token."
-        )
+    return type(a) is type(b) and same(a, b)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from inseq.errors import ArgumentError
 from inseq.result.aggregate import aggregators
-from inseq.result.labelled import Labelled, aggregation_functions, tile
+from inseq.result.labelled import AggregationFunction, Labelled, absmax, aggregation_functions, tile
 from inseq.text.example import joined
 
 if TYPE_CHECKING:
@@ -18,18 +19,27 @@ if TYPE_CHECKING:
 
 Span = tuple[int, int]
 
+DIAGNOSTICS = {"fit": "min", "converged": "min"}
+"""Of what tells how far to believe a step, the worst stands for all; a gap is worst where it is largest."""
+
 
 @aggregators("spans")
-def spans(output: FeatureAttributionSequenceOutput, *, source_spans: Any = None, target_spans: Any = None) -> Any:
+def spans(
+    output: FeatureAttributionSequenceOutput, *, source_spans: Any = None, target_spans: Any = None, aggregate_fn: Any = None
+) -> Any:
     """Merge the tokens of each span; of scores the one of largest magnitude stands for all.
+
+    Step scores merge as their step functions do: probabilities are multiplied, logarithms added.
 
     Args:
         output: the output.
         source_spans: one half-open (start, end) of positions in ``source``, or several.
         target_spans: the same of ``target``. A span that begins before the first explained token keeps its explained part.
+        aggregate_fn: another function for the attributions, by name or itself.
     """
-    source = tile(_listed(source_spans), len(output.source))
-    target = tile(_listed(target_spans), len(output.target))
+    rule = _rule(aggregate_fn)
+    source = tile(listed(source_spans), len(output.source))
+    target = tile(listed(target_spans), len(output.target))
     piece_of = [i for i, (start, end, _) in enumerate(target) for _ in range(start, end)]
     mapped = [(piece_of[start], piece_of[end - 1] + 1) for start, end in output.positions]
     columns, at = [], 0
@@ -40,11 +50,11 @@ def spans(output: FeatureAttributionSequenceOutput, *, source_spans: Any = None,
     rows = {"source": _within(source, len(output.source)), "target": _within(target, output.attr_pos_end)}
 
     def merged(values: Tensor | None, side: str) -> Tensor | None:
-        return None if values is None else _merge(_merge(values, 1, columns), 0, rows[side])
+        return None if values is None else _merge(_merge(values, 1, columns, rule), 0, rows[side], rule)
 
-    def by_name(values: dict[str, Tensor]) -> dict[str, Tensor]:
-        rules = output.info.get("merge", {})
-        return {name: _merge(v, 0, columns, rules.get(name, "absmax")) for name, v in values.items()}
+    def by_name(values: dict[str, Tensor], rules: Mapping[str, str]) -> dict[str, Tensor]:
+        named = {name: _rule(rules.get(name)) for name in values}
+        return {name: _merge(v, 0, columns, named[name]) for name, v in values.items()}
 
     def matrix(name: str, values: Tensor) -> Tensor:
         """Rows and columns are the source's tokens, the target's, or the source's and the steps."""
@@ -60,28 +70,43 @@ def spans(output: FeatureAttributionSequenceOutput, *, source_spans: Any = None,
         target=[joined(output.target[start:end]).copy() for start, end, _ in target],
         source_attributions=merged(output.source_attributions, "source"),
         target_attributions=merged(output.target_attributions, "target"),
-        step_scores=by_name(output.step_scores),
-        diagnostics=by_name(output.diagnostics),
+        step_scores=by_name(output.step_scores, output.info.get("merge") or {}),
+        diagnostics=by_name(output.diagnostics, DIAGNOSTICS),
         sequence_scores={name: matrix(name, values) for name, values in output.sequence_scores.items()},
         attr_pos_start=first,
         attr_pos_end=last,
         spans=() if steps == [(i, i + 1) for i in range(first, last)] else tuple(steps),
-        reduced=(*output.reduced, "absmax over spans"),
+        reduced=(*output.reduced, f"{aggregate_fn or 'absmax'} over spans" if not callable(aggregate_fn) else "merged spans"),
         info=dict(output.info),
     )
 
 
-def _listed(given: Any) -> list[Span]:
-    if given is None:
-        return []
-    return [(given[0], given[1])] if len(given) == 2 and all(type(i) is int for i in given) else [(a, b) for a, b in given]
+def listed(given: Any) -> list[Span]:
+    """One span or several.
+
+    Raises:
+        ArgumentError: for anything else.
+    """
+    one = given is not None and _is_span(given)
+    found = [] if given is None else [given] if one else given
+    if not isinstance(found, list | tuple) or not all(map(_is_span, found)):
+        raise ArgumentError(f"Expected a half-open span (start, end) or a list of them, got {given!r}.")
+    return [(start, end) for start, end in found]
+
+
+def _is_span(value: Any) -> bool:
+    return isinstance(value, list | tuple) and len(value) == 2 and all(type(i) is int for i in value)
+
+
+def _rule(function: Any) -> AggregationFunction:
+    return function if callable(function) else aggregation_functions["absmax" if function is None else function].function
 
 
 def _within(pieces: Sequence[tuple[int, int, bool]], size: int) -> list[Span]:
     return [(start, min(end, size)) for start, end, _ in pieces if start < size]
 
 
-def _merge(values: Tensor, dim: int, parts: Sequence[Span], rule: str = "absmax") -> Tensor:
+def _merge(values: Tensor, dim: int, parts: Sequence[Span], rule: AggregationFunction = absmax) -> Tensor:
     axes = tuple(f"axis {i}" for i in range(values.ndim))
     many = [part for part in parts if part[1] - part[0] > 1]
-    return Labelled(values, axes).merge(axes[dim], many, aggregation_functions[rule].function).values
+    return Labelled(values, axes).merge(axes[dim], many, rule).values

@@ -1,0 +1,25 @@
+"""Outputs under the import path of Inseq 0.7.1, for code that was written for it.
+
+There is one class of sequence outputs here: what Inseq tells apart by class, its axes and defaults say.
+"""
+
+from inseq.result.output import FeatureAttributionOutput as FeatureAttributionOutput
+from inseq.result.output import FeatureAttributionSequenceOutput as FeatureAttributionSequenceOutput
+from inseq.result.output import merge_attributions as merge_attributions
+from inseq.result.steps import FeatureAttributionStepOutput as FeatureAttributionStepOutput
+from inseq.text.example import Token as TokenWithId
+
+CoarseFeatureAttributionSequenceOutput = FeatureAttributionSequenceOutput
+GranularFeatureAttributionSequenceOutput = FeatureAttributionSequenceOutput
+MultiDimensionalFeatureAttributionSequenceOutput = FeatureAttributionSequenceOutput
+
+__all__ = [
+    "CoarseFeatureAttributionSequenceOutput",
+    "FeatureAttributionOutput",
+    "FeatureAttributionSequenceOutput",
+    "FeatureAttributionStepOutput",
+    "GranularFeatureAttributionSequenceOutput",
+    "MultiDimensionalFeatureAttributionSequenceOutput",
+    "TokenWithId",
+    "merge_attributions",
+]

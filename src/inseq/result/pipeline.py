@@ -1,0 +1,109 @@
+"""Several aggregations one after the other, by every name that Inseq has for them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+from inseq._registry import bind
+from inseq.errors import ArgumentError
+from inseq.result.aggregate import aggregate_by, aggregate_scores, aggregators
+
+if TYPE_CHECKING:
+    from inseq.result.sequence import FeatureAttributionSequenceOutput
+
+Stage = tuple[Any, Any]
+"""An aggregator, or a function over an axis, and the function that goes with it."""
+
+
+class Aggregator:
+    """An aggregator by its class, as Inseq 0.7.1 has them; ours are functions, registered with ``inseq.aggregator``.
+
+    Attributes:
+        aggregator_name: what it is called.
+    """
+
+    aggregator_name = "scores"
+
+
+class AggregatorPipeline:
+    """Aggregators to be applied from left to right.
+
+    Args:
+        aggregators: their names, classes or functions.
+        aggregate_fn: for each, the function that goes with it.
+    """
+
+    def __init__(self, aggregators: Sequence[Any], aggregate_fn: Sequence[Any] | None = None) -> None:
+        self.stages = list(zip(aggregators, aggregate_fn or [None] * len(aggregators), strict=True))
+
+
+def staged(
+    output: FeatureAttributionSequenceOutput, aggregator: Any, aggregate_fn: Any, options: dict[str, Any]
+) -> FeatureAttributionSequenceOutput | None:
+    """Apply what is not one function for all trailing axes, or one for each; None where it is.
+
+    Options go to every stage that takes them. Functions that follow each other fold the trailing axes, the last axis first;
+    one by itself folds them all.
+
+    Raises:
+        ArgumentError: for functions that do not fit.
+        UnknownArgumentError: for an option that no stage takes.
+    """
+    stages = _stages(aggregator, aggregate_fn)
+    if stages is None or not any(_merges(name) for name, _ in stages):
+        return None
+    parameters = inspect.signature(aggregate_scores).parameters.values()
+    scoring = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+    folds = any(not _merges(name) for name, _ in stages)
+    takers = {name: aggregators[name].options for name, _ in stages if _merges(name)} | ({"scores": scoring} if folds else {})
+    bind(options, takers)
+    for merges, group in groupby(stages, key=lambda stage: _merges(stage[0])):
+        if not merges:
+            functions = [_function(*stage) for stage in group]
+            given = {name: value for name, value in options.items() if name in scoring}
+            output = aggregate_scores(output, functions[0] if len(functions) == 1 else functions, **given)
+            continue
+        for name, function in group:
+            taken = {key: value for key, value in options.items() if key in aggregators[name].options}
+            found = aggregate_by(output, name, function, taken)
+            assert found is not None
+            output = found
+    return output
+
+
+def _stages(aggregator: Any, aggregate_fn: Any) -> list[Stage] | None:
+    """What is asked for, stage by stage; None for nothing, and for what is not a list."""
+    if isinstance(aggregator, AggregatorPipeline):
+        return [(_named(name), function) for name, function in aggregator.stages]
+    if isinstance(aggregator, str) or inspect.isclass(aggregator):
+        return [(_named(aggregator), aggregate_fn)]
+    if not isinstance(aggregator, list | tuple) or not aggregator:
+        return None
+    if all(isinstance(each, list | tuple) and len(each) == 2 for each in aggregator):
+        return [(_named(name), function) for name, function in aggregator]
+    functions = [aggregate_fn] * len(aggregator) if aggregate_fn is None else aggregate_fn
+    if not isinstance(functions, list | tuple) or len(functions) != len(aggregator):
+        raise ArgumentError(
+            f"aggregate_fn must have an entry for each of {len(aggregator)} aggregators (None for its own), got "
+            f"{aggregate_fn!r}."
+        )
+    return [(_named(name), function) for name, function in zip(aggregator, functions, strict=True)]
+
+
+def _named(each: Any) -> Any:
+    """The name of an aggregator that is given by its class."""
+    return getattr(each, "aggregator_name", each) if inspect.isclass(each) else each
+
+
+def _merges(name: Any) -> bool:
+    return isinstance(name, str) and name in aggregators
+
+
+def _function(name: Any, function: Any) -> Any:
+    """The function of a stage that folds an axis; None is the method's own."""
+    if function is not None and name not in (None, "scores"):
+        raise ArgumentError(f"Got {name!r} together with {function!r}: both name a function.")
+    return function if name in (None, "scores") else name

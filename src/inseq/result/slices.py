@@ -1,0 +1,89 @@
+"""Some of the input's tokens alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from inseq.errors import ArgumentError
+from inseq.result.aggregate import aggregators
+from inseq.result.labelled import tile
+from inseq.result.spans import listed
+
+if TYPE_CHECKING:
+    from inseq.result.output import FeatureAttributionSequenceOutput
+
+
+@aggregators("slices")
+def slices(output: FeatureAttributionSequenceOutput, *, source_spans: Any = None, target_spans: Any = None) -> Any:
+    """Keep the tokens of some spans of the input, and all that are explained.
+
+    Args:
+        output: the output.
+        source_spans: one half-open (start, end) of positions in ``source``, or several; for an encoder-decoder.
+        target_spans: the same of ``target``, of what stands before the first explained token.
+    """
+    start = output.attr_pos_start
+    decoder_only = output.source_attributions is None
+    if decoder_only and source_spans is not None:
+        raise ArgumentError("source_spans is for outputs with source_attributions: of a decoder-only model pass target_spans.")
+    source = _kept(source_spans, len(output.source))
+    before = _kept(target_spans, start)
+    target = [*before, *range(start, len(output.target))]
+    lost = start - len(before)
+    rows = [i for i in target if i < output.attr_pos_end]
+    prompt = [i for i in before if i < len(output.source)] if decoder_only else source
+
+    def matrix(name: str, values: Tensor) -> Tensor:
+        sides = {"encoder": (source, source), "decoder": (target, target)}
+        left, right = sides.get(name.partition("_")[0], (source, None))
+        taken = _taken(values, left)
+        return taken if right is None else _taken(taken.transpose(0, 1), right).transpose(0, 1)
+
+    return replace(
+        output,
+        source=[output.source[i] for i in prompt],
+        target=[output.target[i] for i in target],
+        source_attributions=None if output.source_attributions is None else _taken(output.source_attributions, source),
+        target_attributions=None if output.target_attributions is None else _taken(output.target_attributions, rows),
+        sequence_scores={name: matrix(name, values) for name, values in output.sequence_scores.items()},
+        attr_pos_start=start - lost,
+        attr_pos_end=output.attr_pos_end - lost,
+        spans=tuple((a - lost, b - lost) for a, b in output.spans),
+        reduced=(*output.reduced, "some input tokens alone"),
+    )
+
+
+def part(output: FeatureAttributionSequenceOutput, chosen: int | slice) -> FeatureAttributionSequenceOutput:
+    """The output with some of its input tokens: of the source, or of a decoder-only model's prompt.
+
+    Raises:
+        ArgumentError: for anything but a position or a plain slice, and where no token is left.
+    """
+    side = "target_spans" if output.source_attributions is None else "source_spans"
+    size = output.attr_pos_start if side == "target_spans" else len(output.source)
+    if isinstance(chosen, int) and not isinstance(chosen, bool):
+        if not -size <= chosen < size:
+            raise ArgumentError(f"Position {chosen} is out of range for {size} input tokens.")
+        chosen = slice(chosen % size, chosen % size + 1)
+    if not isinstance(chosen, slice) or chosen.step not in (None, 1):
+        raise ArgumentError(f"An output is sliced by a position or by first:last, got {chosen!r}.")
+    start, end, _ = chosen.indices(size)
+    if start >= end:
+        raise ArgumentError(f"[{chosen.start}:{chosen.stop}] leaves none of {size} input tokens.")
+    found: FeatureAttributionSequenceOutput = slices(output, **{side: (start, end)})
+    return found
+
+
+def _kept(given: Any, size: int) -> list[int]:
+    if given is None:
+        return list(range(size))
+    return [i for start, end, merged in tile(listed(given), size) if merged for i in range(start, end)]
+
+
+def _taken(values: Tensor, rows: Sequence[int]) -> Tensor:
+    return values.index_select(0, torch.tensor(list(rows), dtype=torch.long, device=values.device))
