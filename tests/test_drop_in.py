@@ -39,7 +39,9 @@ TEXT = "Anna thanked Tom because"
 
 
 def test_a_readme_s_first_call(zh_en: inseq.AttributionModel) -> None:
-    out = zh_en.attribute("我喜歡機器學習和人工智慧。", n_steps=20, internal_batch_size=5, return_convergence_delta=True, **QUIET)
+    out = zh_en.attribute(
+        "我喜歡機器學習和人工智慧。", n_steps=20, internal_batch_size=5, return_convergence_delta=True, **QUIET
+    )
     assert torch.equal(out[0].step_scores["deltas"], out[0].diagnostics["delta"])
     assert "internal_batch_size has no effect" in " ".join(out.info["notes"])
     assert "deltas" not in zh_en.attribute("我喜歡機器學習。", n_steps=2, **QUIET)[0].step_scores
@@ -202,7 +204,7 @@ def test_chats(words: inseq.AttributionModel) -> None:
     chat[1]["content"] = "w3 w4 w1 w2"
     out = words.attribute(chat, continuations="w5 w6", **QUIET)
     said = [str(token) for token in out[0].target]
-    assert said == "<s> w9 w1 w2 <s> w9 w3 w4 w1 w2 w0 w5 w6".split()
+    assert said == ["<s>", "w9", "w1", "w2", "<s>", "w9", "w3", "w4", "w1", "w2", "w0", "w5", "w6"]
     assert out.info["turns"] == [[{"role": "system", "span": [2, 4]}, {"role": "user", "span": [6, 10]}]]
     merged = out[0].aggregate("turns")
     assert [str(token) for token in merged.target] == ["<s>", "w9", "w1w2", "<s>", "w9", "w3w4w1w2", "w0", "w5", "w6"]

@@ -180,7 +180,7 @@ def _is_mark(token: Token) -> bool:
 
 
 def _marked(given: Any, goes_on: bool) -> Starts:
-    marks = (given,) if isinstance(given, str) else tuple(given)
+    marks = tuple(given) if isinstance(given, list | tuple) else (given,)
     if not marks or any(not isinstance(mark, str) or not mark for mark in marks):
         raise ArgumentError(f"special_chars must be one or several texts such as '▁', got {given!r}.")
     return lambda before, token: _apart(before, token) or any(mark in token._piece for mark in marks) != goes_on
