@@ -13,6 +13,7 @@ from harness import relative
 from test_guest import unchanged
 
 import inseq
+from inseq import demo
 from inseq.errors import ArgumentError, UnknownArgumentError
 
 QUIET: dict[str, Any] = {"show_progress": False}
@@ -317,3 +318,45 @@ def test_attributions_are_shown_together(words: inseq.AttributionModel) -> None:
     assert "w6" in page
     with pytest.raises(ArgumentError, match="takes sequence outputs"):
         inseq.show_attributions([])
+
+
+def test_a_multilingual_model_writes_its_language_first() -> None:
+    model = inseq.load_model(zoo.build("m2m100"), "saliency", tokenizer=zoo.tokenizer("words_eos"))
+    language = model.convert_tokens_to_ids("w20")
+    out = model.attribute("w1 w2", generation_args={"forced_bos_token_id": language, "max_new_tokens": 4}, **QUIET)
+    assert (out[0].target[1].id, out[0].attr_pos_start) == (language, 1)
+    (text,) = model.generate("w1 w2", forced_bos_token_id=language, max_new_tokens=4)
+    assert text.split()[0] == "w20"
+
+
+def test_a_layer_of_an_8_bit_model() -> None:
+    pytest.importorskip("bitsandbytes", reason="8-bit models need the extra 'quant'")
+    model = inseq.load_model(
+        str(demo.directory("demo/gpt2")),
+        "layer_gradient_x_activation",
+        target_layer="transformer.h[0].mlp",
+        model_kwargs={"load_in_8bit": True, "device_map": {"": "cpu"}},
+    )
+    (out,) = model.attribute(TEXT, f"{TEXT} she was kind.", **QUIET)
+    assert out.aggregate().target_attributions.nansum(0).tolist() == pytest.approx([1.0] * len(out.positions), abs=1e-5)
+    plain = inseq.load_model("demo/gpt2", "layer_gradient_x_activation", target_layer="transformer.h[0].mlp")
+    (near,) = plain.attribute(TEXT, f"{TEXT} she was kind.", **QUIET)
+    a, b = (each.aggregate().target_attributions.nan_to_num(0.0) for each in (out, near))
+    assert relative(a, b) < 0.2
+
+
+def test_two_outputs_compared_by_spans() -> None:
+    """As in Inseq's example of gendered translations: words merged, then one output minus the other."""
+    from inseq.data.aggregator import AggregatorPipeline, PairAggregator, SequenceAttributionAggregator, SubwordAggregator
+
+    model = inseq.load_model("demo/zh-en", "saliency")
+    english = "I like machine learning."
+    out = model.attribute(["我喜歡機器學習。", "他喜歡機器學習。"], [english, english], **QUIET)
+    words = AggregatorPipeline([SequenceAttributionAggregator, SubwordAggregator])
+    mine, his = (each.aggregate(aggregator=words) for each in out.sequence_attributions)
+    found = mine.aggregate(aggregator=PairAggregator, paired_attr=his, do_post_aggregation_checks=False)
+    assert found == mine - his
+    assert [token.text for token in found.generated] == [" I", " like", " machine", " learning.", "</s>"]
+    assert found.show(do_aggregation=False, display=False, return_html=True)
+    shown = mine.aggregate("spans", source_spans=[(0, 2)], target_spans=[(3, 5)])
+    assert [token.text for token in shown.generated][2] == " machine learning."
