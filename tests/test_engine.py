@@ -18,7 +18,7 @@ from transformers import LlamaForCausalLM
 from inseq.engine.answers import GradientAnswer
 from inseq.engine.packing import Budget, Job, batches, block_size, jobs_of
 from inseq.engine.requests import Gradient, Score, gather
-from inseq.engine.scheduler import Engine
+from inseq.engine.scheduler import Engine, _rest
 from inseq.errors import UnsupportedModelError
 from inseq.methods import method as methods
 from inseq.models.adapter import DecoderOnly
@@ -261,3 +261,12 @@ def test_what_products_give_is_folded_before_the_next(monkeypatch: pytest.Monkey
     ample = Budget(tokens=2**16, logits=2**28, cotangents=2**24, overhead=2**12)
     ((whole, _),), _ = harness.run(made, [case], "saliency", budget=ample, granular=False, spans=spans)
     assert relative(found.scores, whole.scores) < TOLERANCE
+
+
+def test_what_is_left_of_a_span_whose_tokens_run_apart() -> None:
+    """Jobs of one span differ by their predictions alone: one that ran answers for no other."""
+    made, _ = harness.adapter("gpt2")
+    x = made.example([], zoo.random_ids(8, 0).tolist(), 4, [5, 6, 7], spans=[(5, 8)])
+    jobs = jobs_of(Gradient(x), False, 0)
+    assert [job.sums for job in jobs] == [range(1)] * 3
+    assert [_rest(job, jobs[:1]) for job in jobs] == [[], [jobs[1]], [jobs[2]]]

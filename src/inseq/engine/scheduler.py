@@ -239,9 +239,9 @@ class Engine:
 
 def _rest(job: Job, added: Sequence[Job]) -> list[Job]:
     """What is left of a job, of which some sums were answered."""
-    own = [part for part in added if part is job or (part.request is job.request and part.variants == job.variants)]
-    if not job.sums:
-        return [] if any(part is job for part in own) else [job]
+    if not job.sums or job.n_blocks > 1:
+        return [] if any(part is job for part in added) else [job]
+    own = [part for part in added if part.request is job.request and part.variants == job.variants]
     answered = {k for part in own for k in part.sums}
     left = [k for k in job.sums if k not in answered]
     if len(left) == len(job.sums):
