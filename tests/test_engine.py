@@ -17,7 +17,7 @@ from transformers import LlamaForCausalLM
 
 from inseq.engine.answers import GradientAnswer
 from inseq.engine.packing import Budget, Job, batches, block_size, jobs_of
-from inseq.engine.requests import Gradient, Score, gather
+from inseq.engine.requests import Gradient, Path, Score, gather
 from inseq.engine.scheduler import Engine, _rest
 from inseq.errors import UnsupportedModelError
 from inseq.methods import method as methods
@@ -270,3 +270,15 @@ def test_what_is_left_of_a_span_whose_tokens_run_apart() -> None:
     jobs = jobs_of(Gradient(x), False, 0)
     assert [job.sums for job in jobs] == [range(1)] * 3
     assert [_rest(job, jobs[:1]) for job in jobs] == [[], [jobs[1]], [jobs[2]]]
+
+
+def test_a_graph_holds_few_rows_whatever_their_number() -> None:
+    made, _ = harness.adapter("gpt2")
+    x = made.example([], zoo.random_ids(9, 0).tolist(), 4, range(4, 9))
+    budget = Budget(tokens=2**16, logits=2**28, cotangents=2**24, overhead=0, graph=24)
+    for n in (5, 50):
+        request = Gradient(x, Path(torch.zeros_like(x.embeds), torch.linspace(0, 1, n, dtype=torch.float64)))
+        jobs = jobs_of(request, True, 0, beginnings=True)
+        sizes = [sum(job.rows for job in batch) for batch in batches(jobs, lambda: budget, made.vocabulary_size, causal=True)]
+        assert max(sizes) == 3
+        assert sum(sizes) == n

@@ -131,6 +131,7 @@ class Budget:
         rows: of all jobs together.
         results: steps of a block x features x dim, of gradients that are not folded yet.
         weights: rows x heads x pairs of a query and a key, beyond which an edited attention is computed by blocks.
+        graph: the tokens of a forward whose graph is kept: each of them holds far more, and few are as fast.
     """
 
     tokens: int
@@ -141,10 +142,11 @@ class Budget:
     rows: int = 2**62
     results: int = 2**62
     weights: int = 2**62
+    graph: int = 2**62
 
     def within(self, other: Budget) -> Budget:
         """The smaller of two."""
-        sizes = ("tokens", "logits", "cotangents", "rows", "results", "weights")
+        sizes = ("tokens", "logits", "cotangents", "rows", "results", "weights", "graph")
         return replace(self, **{size: min(getattr(self, size), getattr(other, size)) for size in sizes})
 
     def steps(self, request: Request[Any], vocabulary: int) -> int:
@@ -169,7 +171,8 @@ def default_budget(device: torch.device, weights: int, dim: int) -> Budget:
     """
     overhead = OVERHEAD.get(device.type, ACCELERATOR_OVERHEAD) // max(1, weights)
     if device.type == "cpu":
-        return Budget(tokens=max(512, 2**20 // dim), logits=2**25, cotangents=2**18, overhead=overhead)
+        tokens, graph = max(512, 2**20 // dim), max(256, 2**18 // dim)
+        return Budget(tokens=tokens, logits=2**25, cotangents=2**18, overhead=overhead, graph=graph)
     return Budget(tokens=2**15, logits=2**28, cotangents=2**27, overhead=overhead, smallest=512)
 
 
@@ -294,7 +297,8 @@ def _room(batch: Sequence[Job], job: Job, budget: Budget, vocabulary: int, causa
     if batch and job.sums and _idle(together) > budget.overhead * min(len(j.sums) for j in together):
         return 0
     held = max(j.width + j.skipped for j in together)
-    return min(budget.tokens // held, budget.logits // (steps * vocabulary), budget.rows) - rows
+    tokens = min(budget.tokens, budget.graph) if job.sums else budget.tokens
+    return min(tokens // held, budget.logits // (steps * vocabulary), budget.rows) - rows
 
 
 def _idle(jobs: Sequence[Job]) -> int:

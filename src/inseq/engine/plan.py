@@ -185,7 +185,8 @@ class Plan:
         steps = max(1, min(n_steps, (free - row) // (2 * step))) if graph else n_steps
         each = row + steps * step
         fitting = max(1, free // each)
-        rows = max(1, min(fitting, budget.tokens // width, n_rows))
+        tokens = min(budget.tokens, budget.graph) if graph else budget.tokens
+        rows = max(1, min(fitting, tokens // width, n_rows))
         products = 1 + max(0, (free - rows * each) // max(1, rows * product)) if graph else 1
         inside = isinstance(request, Capture | Replay)
         return replace(
