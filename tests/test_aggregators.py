@@ -265,3 +265,18 @@ def test_words_of_the_bundled_models() -> None:
     page = merged.show(display=False, return_html=True)
     assert page is not None
     assert "machine" in page
+
+
+def test_views_take_aggregators_and_their_options() -> None:
+    """What is left of the trailing axes is folded as the method has it."""
+    out = granular()
+    pages = [
+        out.show(display=False, return_html=True, aggregator=aggregator, source_spans=[(0, 2)])
+        for aggregator in ("spans", ["spans"], ["spans", "scores"])
+    ]
+    assert pages[0] == pages[1] == pages[2]
+    folded = out.show(display=False, return_html=True, aggregator=["scores", "spans"], source_spans=[(0, 2)])
+    assert folded is not None
+    assert "我喜欢" in folded
+    with pytest.raises(UnknownArgumentError, match="Did you mean 'source_spans'"):
+        out.show(display=False, aggregator="spans", source_span=[(0, 2)])

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from inseq._registry import bind
 from inseq.errors import ArgumentError, writing
-from inseq.result.aggregate import Names, aggregate_scores, aggregators
+from inseq.result.aggregate import Names, aggregate_scores
 from inseq.text.example import Token
 
 if TYPE_CHECKING:
@@ -48,11 +48,15 @@ def show(
     options: dict[str, Any],
 ) -> str | None:
     """Aggregate, show and return what ``FeatureAttributionSequenceOutput.show`` says."""
-    if not isinstance(aggregator, str) or aggregator not in aggregators:
-        refuse(options, "aggregate", SHOW_ARGUMENTS)
+    from inseq.result.pipeline import merges_tokens
     from inseq.views import html, surface
 
+    merges = merges_tokens(aggregator)
+    if not merges:
+        refuse(options, "aggregate", SHOW_ARGUMENTS)
     shown = [sequence.aggregate(aggregator, **options) for sequence in sequences] if do_aggregation else sequences
+    if merges and do_aggregation:
+        shown = [sequence.aggregate() for sequence in shown]
     tables = _tables(shown, info, limits)
     if display:
         surface.show(tables, title)

@@ -74,6 +74,12 @@ def staged(
     return output
 
 
+def merges_tokens(aggregator: Any) -> bool:
+    """Whether anything but trailing axes is aggregated."""
+    stages = _stages(aggregator, None)
+    return stages is not None and any(_merges(name) for name, _ in stages)
+
+
 def _stages(aggregator: Any, aggregate_fn: Any) -> list[Stage] | None:
     """What is asked for, stage by stage; None for nothing, and for what is not a list."""
     if isinstance(aggregator, AggregatorPipeline):
