@@ -280,3 +280,14 @@ def test_views_take_aggregators_and_their_options() -> None:
     assert "我喜欢" in folded
     with pytest.raises(UnknownArgumentError, match="Did you mean 'source_spans'"):
         out.show(display=False, aggregator="spans", source_span=[(0, 2)])
+
+
+def test_functions_in_a_pipeline_fold_an_axis_each() -> None:
+    scores = torch.randn(3, 2, 4, 5, generator=torch.Generator().manual_seed(2))
+    out = translation(scores, axes=("layer", "head"), reduce_by=("mean", "mean"))
+    options: dict[str, Any] = {"source_spans": (0, 2)}
+    found = out.aggregate(["max", "min", "spans"], **options)
+    assert found == out.aggregate(["max", "min"]).aggregate("spans", **options)
+    assert found.source_attributions is not None
+    assert torch.equal(found.source_attributions[1], scores[2].amax(-1).amin(-1))
+    assert found != out.aggregate(["max", "spans"], **options)
