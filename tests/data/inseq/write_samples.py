@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from inseq.data.attribution import (
     CoarseFeatureAttributionSequenceOutput,
     FeatureAttributionOutput,
