@@ -15,7 +15,7 @@ from results import HOSTILE, NAN, continuation, everywhere, tokens, translation
 from rich.cells import cell_len
 
 from inseq.result.output import FeatureAttributionOutput, FeatureAttributionSequenceOutput
-from inseq.views import html, surface, terminal
+from inseq.views import html, static, surface, terminal
 from inseq.views.style import sheet
 from inseq.views.table import Table
 from inseq.views.tabulate import table
@@ -58,7 +58,7 @@ def test_cells_have_their_colours_numbers_and_exact_values() -> None:
     assert cells[0]["title"] == "0.123457"
     assert ">0.12<" in page
     for kind in ("s32", "s0", "d0", "d32"):
-        assert f".inseq .{kind}.{kind}{{" in page
+        assert f".inseq .{kind}{{background:" in page
     signed = Document(html.page([table(translation([[0.4, -0.4], [0.0, 0.2], [0.1, 0.1]], signed=True))]))
     assert [cell["class"] for cell in signed.cells()][:4] == ["d32", "d0", "d16", "d24"]
 
@@ -82,27 +82,39 @@ def test_edited_tokens_are_shown() -> None:
 def test_the_page_stands_alone_under_a_strict_policy() -> None:
     page = html.page([table(translation())], "A title")
     policy = next(a["content"] for tag, a in Document(page).elements if tag == "meta" and "http-equiv" in a)
+    digest = r"'sha256-[\w+/]{43}='"
     assert policy is not None
-    assert re.fullmatch(r"default-src 'none'; style-src 'sha256-[\w+/]{43}='; base-uri 'none'; form-action 'none'", policy)
+    allowed = rf"script-src {digest}; style-src {digest} {digest}; img-src blob:"
+    assert re.fullmatch(rf"default-src 'none'; {allowed}; base-uri 'none'; form-action 'none'", policy)
     assert "A title" in page
-    assert not re.search(r"https?:|url\(|@import|<script|<link|<img|\sstyle=", page)
+    assert not re.search(r"https?:|url\(|@import|<link|<img|\sstyle=", page.replace(html.script(), ""))
+    assert re.findall(r"https?:[^\"]+", html.script()) == ["http://www.w3.org/2000/svg"]
 
 
-def test_the_policy_names_the_style_that_is_there() -> None:
+def test_the_policy_names_the_style_and_the_script_that_are_there() -> None:
     import base64
     import hashlib
 
-    page = html.page([])
-    style = page.split("<style>")[1].split("</style>")[0]
-    assert base64.b64encode(hashlib.sha256(style.encode()).digest()).decode() in page
+    page = html.page([table(translation())])
+    parts = re.findall(r"<(style|script)( class=\"sheet\")?>(.*?)</\1>", page, re.DOTALL)
+    assert len(parts) == 3
+    for _, _, part in parts:
+        assert base64.b64encode(hashlib.sha256(part.encode()).digest()).decode() in page
+
+
+def test_the_script_is_small_and_once_on_a_page() -> None:
+    assert len(html.script().encode()) < 40_000
+    assert html.page([table(translation())] * 3).count(html.script()) == 1
+    assert "//" not in html.script().replace("http://", "")
 
 
 def test_a_fragment_is_one_element_with_a_scoped_style() -> None:
     found = html.fragment([table(translation()), table(continuation())])
     assert found.startswith("<div>")
     assert found.endswith("</div>")
-    assert "<html" not in found
-    selectors = re.findall(r"([^{}]+)\{", sheet())
+    assert "<html" not in found.replace(html.script(), "")
+    rules = re.sub(r"@media[^{]+\{(.*?\})\}", r"\1", sheet())
+    selectors = re.findall(r"([^{}]+)\{", rules)
     assert all(".inseq" in part for selector in selectors for part in selector.split(","))
     assert "Text 2 of 2" in found
 
@@ -173,11 +185,11 @@ def test_no_result_at_all() -> None:
     assert "no result" in FeatureAttributionOutput([])._repr_html_()
 
 
-def test_a_large_matrix_keeps_its_strongest_rows_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(html, "MAX_CELLS", 4)
+def test_a_large_matrix_is_left_to_the_script(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(static, "MAX_CELLS", 4)
     page = html.page([table(translation([[0.1, 0.1], [0.9, 0.8], [0.7, 0.7]]))])
-    assert "the 2 strongest of 3 input tokens" in page
-    assert len(Document(page).cells()) == 4
+    assert "The heat map of 3 by 2 scores needs scripts" in page
+    assert not Document(page).cells()
     assert "我" in page
 
 

@@ -161,6 +161,13 @@ def picked(output: FeatureAttributionSequenceOutput, axis: str, index: int) -> F
     )
 
 
+def ranged(output: FeatureAttributionSequenceOutput, axis: str, start: int, end: int) -> FeatureAttributionSequenceOutput:
+    """Return a new output with a range of a trailing axis."""
+    return _map(
+        output, lambda scores: scores.select(axis, range(start, end)), reduced=(*output.reduced, f"{axis}s {start} to {end}")
+    )
+
+
 def _folded(output: FeatureAttributionSequenceOutput, fold: Fold) -> FeatureAttributionSequenceOutput:
     return _map(
         output,

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from inseq.errors import ArgumentError
-from inseq.result import facade, long, store
+from inseq.result import facade, long, showing, store
 from inseq.result.aggregate import Names
 from inseq.result.sequence import FeatureAttributionSequenceOutput as FeatureAttributionSequenceOutput
 from inseq.result.sequence import same
@@ -65,29 +65,11 @@ class FeatureAttributionOutput:
         sequences = [sequence.aggregate(aggregator, aggregate_fn, **options) for sequence in self]
         return replace(self, sequence_attributions=sequences, info=dict(self.info))
 
-    def show(
-        self,
-        min_val: float | None = None,
-        max_val: float | None = None,
-        *,
-        aggregator: Names = None,
-        do_aggregation: bool = True,
-        display: bool = True,
-        return_html: bool = False,
-        title: str | None = None,
-        **options: Any,
-    ) -> str | None:
-        """Show every sequence; see ``FeatureAttributionSequenceOutput.show``."""
-        return facade.show(
-            list(self), self.info, (min_val, max_val), aggregator, do_aggregation, display, return_html, title, options
-        )
-
-    def _repr_html_(self) -> str:
-        return facade.fragment(list(self), self.info)
-
-    def save_html(self, path: str | Path, *, title: str | None = None) -> None:
-        """Write one page with every sequence, which stands alone: no script, nothing to download."""
-        facade.save_html(list(self), self.info, path, title)
+    show = showing.show
+    show_granular = showing.show_granular
+    show_tokens = showing.show_tokens
+    save_html = showing.save_html
+    _repr_html_ = showing.repr_html
 
     def get_scores_dicts(
         self, aggregator: Names = None, do_aggregation: bool = True, **options: Any

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from inseq.errors import ArgumentError
 from inseq.result import aggregate as aggregation
-from inseq.result import facade, long, pipeline
+from inseq.result import facade, long, pipeline, showing
 from inseq.result.aggregate import Names, SelectIdx
 from inseq.text.example import Token, joined
 
@@ -165,43 +165,11 @@ class FeatureAttributionSequenceOutput:
             self, aggregator, aggregate_fn, normalize=normalize, rescale=rescale, select_idx=select_idx
         )
 
-    def show(
-        self,
-        min_val: float | None = None,
-        max_val: float | None = None,
-        *,
-        aggregator: Names = None,
-        do_aggregation: bool = True,
-        display: bool = True,
-        return_html: bool = False,
-        title: str | None = None,
-        **options: Any,
-    ) -> str | None:
-        """Show the scores: as HTML in a notebook, as text elsewhere.
-
-        Args:
-            min_val: score at the weak end of the colour scale; None takes it from the scores.
-            max_val: score at the strong end.
-            aggregator: see ``aggregate``, which also takes the other options.
-            do_aggregation: whether to aggregate first. Without it no trailing axis may be left.
-            display: whether to show anything.
-            return_html: whether to return a whole HTML page.
-            title: a heading.
-
-        Raises:
-            ArgumentError: if scores of more than two axes are left.
-            UnknownArgumentError: for an option that ``aggregate`` does not take.
-        """
-        return facade.show(
-            [self], self.info, (min_val, max_val), aggregator, do_aggregation, display, return_html, title, options
-        )
-
-    def _repr_html_(self) -> str:
-        return facade.fragment([self], self.info)
-
-    def save_html(self, path: str | Path, *, title: str | None = None) -> None:
-        """Write a page that stands alone: no script, nothing to download."""
-        facade.save_html([self], self.info, path, title)
+    show = showing.show
+    show_granular = showing.show_granular
+    show_tokens = showing.show_tokens
+    save_html = showing.save_html
+    _repr_html_ = showing.repr_html
 
     def get_scores_dicts(
         self, aggregator: Names = None, do_aggregation: bool = True, **options: Any
