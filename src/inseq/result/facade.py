@@ -57,17 +57,17 @@ def show(
     shown = [sequence.aggregate(aggregator, **options) for sequence in sequences] if do_aggregation else sequences
     if merges and do_aggregation:
         shown = [sequence.aggregate() for sequence in shown]
-    tables = _tables(shown, info, limits)
+    found = tables(shown, info, limits)
     if display:
-        surface.show(tables, title)
-    return html.page(tables, title) if return_html else None
+        surface.show(found, title)
+    return html.page(found, title) if return_html else None
 
 
 def fragment(sequences: list[FeatureAttributionSequenceOutput], info: dict[str, Any]) -> str:
     """Return HTML for a notebook, aggregated by default."""
     from inseq.views import html
 
-    return html.fragment(_tables([sequence.aggregate() for sequence in sequences], info))
+    return html.fragment(tables([sequence.aggregate() for sequence in sequences], info))
 
 
 def save_html(
@@ -76,14 +76,15 @@ def save_html(
     """Write a page, aggregated by default."""
     from inseq.views import html
 
-    page = html.page(_tables([sequence.aggregate() for sequence in sequences], info), title)
+    page = html.page(tables([sequence.aggregate() for sequence in sequences], info), title)
     with writing(path):
         Path(path).write_text(page, encoding="utf-8")
 
 
-def _tables(
+def tables(
     sequences: list[FeatureAttributionSequenceOutput], info: dict[str, Any], limits: Limits = (None, None)
 ) -> list[Table]:
+    """Return what views draw, of aggregated outputs."""
     from inseq.views.tabulate import table
 
     return [table(s, info={**info, **s.info}, min_val=limits[0], max_val=limits[1]) for s in sequences]
