@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -139,6 +140,16 @@ def test_show_takes_a_text_a_token_and_a_number(tmp_path: Path) -> None:
     page = (tmp_path / "a.html").read_text()
     assert "dogs" in page
     assert "cats" not in page
+
+
+def test_what_the_documentation_shows_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    documented = (Path(__file__).parent.parent / "docs" / "command-line.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^(?:\$ )?inseq ((?:attribute|show) .*result\.json.*)$", documented, re.MULTILINE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    attribute, *_, show = [shlex.split(command) for command in commands]
+    _run(*attribute, "--hide")
+    assert f"$ inseq {commands[-1]}\n{_run(*show).rstrip()}\n```\n" in documented
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import os
 from functools import cache
 from typing import NamedTuple
 
-from rich.color import Color, ColorSystem
+from rich.color import Color
 from rich.console import Console
 from rich.style import Style
 
@@ -15,6 +15,14 @@ from inseq.views.table import Kind, Scale
 
 BLACK, WHITE = 16, 231
 """Of the 256 colours."""
+
+FILLS: dict[tuple[str, Theme], tuple[int, ...]] = {
+    ("warm", "light"): (230, 223, 215, 208, 166, 130),
+    ("cool", "light"): (195, 153, 117, 75, 32, 25),
+    ("warm", "dark"): (236, 94, 130, 172, 208, 215),
+    ("cool", "dark"): (236, 24, 25, 32, 75, 117),
+}
+"""Of the 256 colours, from the weakest to the strongest."""
 
 SIXTEEN: dict[str, tuple[tuple[int, int], ...]] = {
     "warm": ((11, 0), (9, 0), (1, 15)),
@@ -55,23 +63,24 @@ def _shade(level: int, kind: Kind, depth: str, theme: Theme) -> Style:
     zero = LEVELS // 2 if kind == "diverging" else 0
     if level == zero:
         return PLAIN
-    if depth in ("truecolor", "256"):
+    if depth == "truecolor":
         fill = palette(kind, theme)[level]
-        return _exact(fill) if depth == "truecolor" else _nearest(fill)
-    stops = SIXTEEN["cool" if level < zero else "warm"]
-    share = abs(level - zero) / (LEVELS - 1 - zero)
-    at = min(int(share * len(stops)), len(stops) - 1)
-    fill_number, ink_number = stops[at if theme == "light" else len(stops) - 1 - at]
-    return Style.from_color(Color.from_ansi(ink_number), Color.from_ansi(fill_number))
+        return Style.from_color(Color.from_rgb(*ink(fill)), Color.from_rgb(*fill))
+    side, share = "cool" if level < zero else "warm", abs(level - zero) / (LEVELS - 1 - zero)
+    return _of_256(FILLS[side, theme], share) if depth == "256" else _of_16(SIXTEEN[side], share, theme)
 
 
-def _exact(fill: RGB) -> Style:
-    return Style.from_color(Color.from_rgb(*ink(fill)), Color.from_rgb(*fill))
-
-
-def _nearest(fill: RGB) -> Style:
-    """The nearest of 256 colours; the ink is chosen for that one."""
-    near = Color.from_rgb(*fill).downgrade(ColorSystem.EIGHT_BIT)
-    ground: RGB = tuple(near.get_truecolor())  # type: ignore[assignment]
+def _of_256(fills: tuple[int, ...], share: float) -> Style:
+    fill = Color.from_ansi(fills[min(int(share * len(fills)), len(fills) - 1)])
+    ground: RGB = tuple(fill.get_truecolor())  # type: ignore[assignment]
     dark = contrast((0, 0, 0), ground) >= contrast((255, 255, 255), ground)
-    return Style.from_color(Color.from_ansi(BLACK if dark else WHITE), near)
+    return Style.from_color(Color.from_ansi(BLACK if dark else WHITE), fill)
+
+
+def _of_16(stops: tuple[tuple[int, int], ...], share: float, theme: Theme) -> Style:
+    """Three shades, for what is not weak."""
+    at = min(int(share * (len(stops) + 1)), len(stops)) - 1
+    if at < 0:
+        return PLAIN
+    fill, ink_on_it = stops[at if theme == "light" else len(stops) - 1 - at]
+    return Style.from_color(Color.from_ansi(ink_on_it), Color.from_ansi(fill))

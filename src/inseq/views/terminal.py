@@ -107,7 +107,7 @@ def _lines(scene: Scene, column: int | None, top: int | None) -> Iterator[Text]:
 def _running(scene: Scene, values: Cells, scale: Scale, column: int | None) -> Iterator[Text]:
     """What was read and what was written, shaded; the strongest scores are in brackets where there are no colours."""
     power = exponent(largest(scale))
-    numbered = set() if scene.look.depth else set(strongest(values, TOP))
+    numbered = set() if scene.look.depth else _in_brackets(values, power)
     room = scene.width if scene.narrow else scene.width - INDENT
     for name in ("input", "output"):
         found: list[Piece] = []
@@ -123,6 +123,10 @@ def _running(scene: Scene, values: Cells, scale: Scale, column: int | None) -> I
             yield drawn(line, "" if scene.narrow else left("" if i else name.title(), INDENT))
     if scene.text:
         yield Text()
+
+
+def _in_brackets(values: Cells, power: int) -> set[int]:
+    return {i for i in strongest(values, TOP) if number(values[i], power) != number(0.0)}
 
 
 def _piece(word: Word, shade: Style, weight: float, marked: bool) -> Piece:
@@ -142,10 +146,10 @@ def _numbered(piece: Piece, shown: str, room: int) -> list[Piece]:
 
 
 def _text_legend(scene: Scene, values: Cells, scale: Scale, column: int | None) -> str:
-    count = len(strongest(values, TOP))
+    power = exponent(largest(scale))
+    count = len(_in_brackets(values, power))
     if not count:
         return ""
-    power = exponent(largest(scale))
     named = "means over the output tokens" if column is None else f"scores of {cut(scene.table.columns[column].label, MARGIN)}"
     if scene.look.depth:
         return f"shades of the text: {named}, {_range(scale, power)}{unit(power)}"
