@@ -1,4 +1,4 @@
-"""Text: what was read and written first, within the width, inert, and the same at every depth of colour."""
+"""Text: what was read and written first, then the numbers; within the width, and inert."""
 
 from __future__ import annotations
 
@@ -11,57 +11,18 @@ import pytest
 import torch
 from results import HOSTILE, NAN, continuation, everywhere, translation
 from rich.cells import cell_len
-from rich.color import Color, ColorSystem
-from rich.style import Style
-from rich.text import Text
+from screens import WAYS, coloured, plain
 from test_views import ODD
 
 from inseq.errors import ArgumentError
 from inseq.result.context import AttributeContextOutput
 from inseq.result.output import FeatureAttributionSequenceOutput
 from inseq.views import budget, terminal
-from inseq.views.ansi import Look
-from inseq.views.colours import LEVELS, contrast
 from inseq.views.context import context_table
-from inseq.views.flow import Piece, cut, drawn, flow, weightiest
-from inseq.views.table import Scale, Table
 from inseq.views.tabulate import table
-from inseq.views.tsv import tsv
 from inseq.views.words import visible
 
-WAYS: list[dict[str, Any]] = [{}, {"token": 1}, {"token": -1, "top": 2}, {"top": 1}]
 MIXED = ["Hello", " wörld", "你好", "世界。", " שלום", " عليكم", "👩\u200d🚀", "e\u0301", "\n", " ", "</s>", " a", "bc"]
-
-
-def plain(output: FeatureAttributionSequenceOutput | Table, width: int = 60, **options: Any) -> str:
-    file = io.StringIO()
-    terminal.render([output if isinstance(output, Table) else table(output)], width=width, file=file, **options)
-    return file.getvalue()
-
-
-def coloured(
-    output: FeatureAttributionSequenceOutput, monkeypatch: pytest.MonkeyPatch, environment: str, **options: Any
-) -> str:
-    """What a terminal gets in an environment such as ``"TERM=xterm COLORTERM=truecolor"``."""
-    for name in ("NO_COLOR", "FORCE_COLOR", "TERM", "COLORTERM", "TTY_COMPATIBLE", "COLORFGBG"):
-        monkeypatch.delenv(name, raising=False)
-    for setting in environment.split():
-        name, _, value = setting.partition("=")
-        monkeypatch.setenv(name, value)
-
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
-    file = Terminal()
-    terminal.render([table(output)], width=60, file=file, **options)
-    return file.getvalue()
-
-
-def grounds(line: str) -> dict[str, Color | None]:
-    """Stretches of a line -> what is behind them."""
-    text = Text.from_ansi(line)
-    return {text.plain[s.start : s.end]: s.style.bgcolor for s in text.spans if isinstance(s.style, Style)}
 
 
 def counted(output: FeatureAttributionSequenceOutput) -> FeatureAttributionSequenceOutput:
@@ -178,86 +139,6 @@ def test_numbers_of_one_size_have_their_unit() -> None:
 def test_no_number_in_brackets_is_zero() -> None:
     assert "Input   我[0.90]喜欢 </s>[0.10]\n" in plain(translation([[0.9], [0.001], [0.1]], written=["x"]))
     assert "\n\nrows: input" in plain(translation([[0.0], [0.0], [0.0]], written=["x"]))
-
-
-# ----------------------------------------------------------------------------- colours
-
-DEPTHS = {
-    "truecolor": ("TERM=xterm-256color COLORTERM=truecolor", "48;2;255;170;92"),
-    "256": ("TERM=xterm-256color", "48;5;215"),
-    "16": ("TERM=xterm", "103"),
-}
-
-
-@pytest.mark.parametrize("depth", DEPTHS)
-def test_colours_go_to_terminals_that_have_them(depth: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    environment, strongest = DEPTHS[depth]
-    out = translation([[0.5, 0.2], [0.7, 0.8], [0.0, 0.0]])
-    shown = coloured(out, monkeypatch, environment)
-    assert f"{strongest}m 0.80" in shown.replace(" \x1b", "\x1b").replace("m0.80", "m 0.80")
-    assert "[0.35]" not in shown
-    first = grounds(shown.splitlines()[0])
-    assert first["我"] is not None
-    assert first["喜欢"] not in (None, first["我"])
-    assert first["</s>"] is None
-    token = coloured(out, monkeypatch, environment, token=2)
-    assert f"{strongest}m喜欢" in token
-    assert "\x1b[1;4m»like«" in token
-
-
-@pytest.mark.parametrize("environment", ["NO_COLOR=1 TERM=xterm-256color COLORTERM=truecolor", "TERM=dumb"])
-def test_without_colours_the_numbers_stand_in_the_text(environment: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    shown = coloured(translation(), monkeypatch, environment)
-    assert not re.search(r"\x1b\[[\d;]*[34]\d", shown)
-    assert "我[0.30]喜欢[0.55]" in Text.from_ansi(shown).plain
-
-
-def test_what_is_no_terminal_gets_no_codes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("FORCE_COLOR", raising=False)
-    assert not any("\x1b" in plain(translation(), **way) for way in WAYS)
-
-
-def test_a_light_ground_has_the_colours_of_the_light_page(monkeypatch: pytest.MonkeyPatch) -> None:
-    light = coloured(translation(), monkeypatch, "TERM=xterm COLORTERM=truecolor COLORFGBG=0;default;15")
-    assert "48;2;192;84;16m" in light
-    dark = coloured(translation(), monkeypatch, "TERM=xterm COLORTERM=truecolor COLORFGBG=15;0")
-    assert "48;2;255;170;92m" in dark
-
-
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("kind", ["sequential", "diverging"])
-@pytest.mark.parametrize("depth", ["truecolor", "256", "standard", "windows"])
-def test_every_shade_can_be_read_and_strong_ones_stand_out(depth: str, kind: Any, theme: Any) -> None:
-    scale = Scale(-1.0 if kind == "diverging" else 0.0, 1.0, kind)
-    values = [scale.minimum + i * (1.0 - scale.minimum) / (LEVELS - 1) for i in range(LEVELS)]
-    styles = [Look(depth, theme).shade(value, scale) for value in values]
-    middle = LEVELS // 2 if kind == "diverging" else 0
-    assert styles[middle] == Look(depth, theme).shade(None, scale) == Look(None, theme).shade(1.0, scale) == Style()
-    filled = [(style.color, style.bgcolor) for style in styles if style != Style()]
-    assert len(filled) >= LEVELS * 0.7
-    assert all(contrast(rgb(ink), rgb(fill)) >= 4.5 for ink, fill in filled)
-    systems = {"truecolor": ColorSystem.TRUECOLOR, "256": ColorSystem.EIGHT_BIT}
-    assert {fill.system for _, fill in filled if fill} == {systems.get(depth, ColorSystem.STANDARD)}
-    paper = (255, 255, 255) if theme == "light" else (0, 0, 0)
-    for side in (styles[middle:], styles[middle::-1]):
-        apart = [contrast(rgb(style.bgcolor), paper) for style in side if style.bgcolor is not None]
-        assert apart == sorted(apart)
-        assert not apart or apart[-1] > 4
-
-
-def rgb(colour: Color | None) -> tuple[int, int, int]:
-    assert colour is not None
-    return tuple(colour.get_truecolor())  # type: ignore[return-value]
-
-
-def test_a_terminal_without_unicode_gets_question_marks() -> None:
-    for way in WAYS:
-        raw = io.BytesIO()
-        file = io.TextIOWrapper(raw, encoding="ascii")
-        terminal.render([table(translation())], width=60, file=file, **way)
-        file.flush()
-        assert b"0.80" in raw.getvalue() or b"0.60" in raw.getvalue()
-        assert b"?" in raw.getvalue()
 
 
 # ----------------------------------------------------------------------------- widths and scripts
@@ -441,68 +322,6 @@ def test_the_text_without_the_token_is_named() -> None:
     shorter = translation([[1.0]], ["a"], [" b"])
     with pytest.raises(ArgumentError, match="the explained tokens of text 2 are 1 to 1"):
         terminal.render([table(translation()), table(shorter)], file=io.StringIO(), token=2)
-
-
-# ----------------------------------------------------------------------------- flowing text
-
-
-def test_pieces_flow() -> None:
-    def lines(room: int, *pieces: Piece) -> list[str]:
-        return [drawn(line).plain for line in flow(pieces, room)]
-
-    assert lines(5, Piece("ab"), Piece("cd", gap=" "), Piece("e", gap=" ")) == ["ab cd", "e"]
-    assert lines(3, Piece("a"), Piece("bcdefgh"), Piece("i")) == ["a", "bcd", "efg", "hi"]
-    assert lines(3, Piece("你好"), Piece("b")) == ["你", "好b"]
-    assert lines(9, Piece("a", ends=True), Piece("b")) == ["a", "b"]
-    assert lines(0, Piece("你好")) == ["你", "好"]
-    assert lines(4) == []
-
-
-def test_the_weightiest_lines_are_kept() -> None:
-    lines = [[Piece(f"{i}", weight=w)] for i, w in enumerate([0, 1, 9, 2, 8, 0])]
-    assert [drawn(line).plain for line in weightiest(lines, 4)] == ["0", "⋯ 1 line ⋯", "2", "⋯ 1 line ⋯", "4", "5"]
-    assert [drawn(line).plain for line in weightiest(lines, 2)] == ["0", "⋯ 4 lines ⋯", "5"]
-    assert weightiest(lines, 6) == lines
-
-
-@pytest.mark.parametrize("width", range(1, 6))
-@pytest.mark.parametrize("text", ["", "word", "你好吗", "a" * 1000, "e" + "\u0301" * 100, "👩\u200d🚀👩\u200d🚀"])
-def test_text_is_cut_to_size(text: str, width: int) -> None:
-    assert cell_len(cut(text, width)) <= width
-    assert cut(text, 2000) == text
-
-
-# ----------------------------------------------------------------------------- tab-separated values
-
-
-def test_tab_separated_values_word_for_word() -> None:
-    out = translation(
-        [[0.5, -0.25], [NAN, 1e-9], [0.0, 2.0]],
-        ["=1+1", "a\tb", "</s>"],
-        [" I", "-"],
-        step_scores={"probability": torch.tensor([0.5, NAN])},
-        diagnostics={"delta": torch.tensor([0.0, 1.0])},
-    )
-    one = (
-        "kind\ttoken\tI\t'-\n"
-        "source\t'=1+1\t0.5\t-0.25\n"
-        "source\ta⇥b\t\t9.99999972e-10\n"
-        "source\t</s>\t0\t2\n"
-        "step score\tprobability\t0.5\t\n"
-        "diagnostic\tdelta\t0\t1\n"
-    )
-    assert tsv([table(out)]) == one
-    assert tsv([table(out), table(out)]) == f"{one}\n{one}"
-    assert tsv([]) == ""
-    assert tsv([table(continuation())]).splitlines()[3] == "generated\tis\t\t0.699999988"
-
-
-@pytest.mark.parametrize("text", HOSTILE)
-def test_hostile_text_breaks_no_line_of_values(text: str) -> None:
-    made = table(everywhere(text)[0])
-    lines = tsv([made]).encode().decode().splitlines()
-    assert len(lines) == 6
-    assert {line.count("\t") for line in lines} == {3}
 
 
 # ----------------------------------------------------------------------------- contexts
