@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 import torch
 from results import HOSTILE, NAN, continuation, everywhere, tokens, translation
-from rich.cells import cell_len
 
 from inseq.result.output import FeatureAttributionOutput, FeatureAttributionSequenceOutput
 from inseq.views import html, static, surface, terminal
@@ -191,86 +190,6 @@ def test_a_large_matrix_is_left_to_the_script(monkeypatch: pytest.MonkeyPatch) -
     assert "The heat map of 3 by 2 scores needs scripts" in page
     assert not Document(page).cells()
     assert "我" in page
-
-
-# ----------------------------------------------------------------------------- terminal
-
-
-def test_the_text_form_word_for_word() -> None:
-    out = continuation(
-        step_scores={"probability": torch.tensor([0.5, 0.25])},
-        info={"attribution_method": "saliency", "model_name": "demo"},
-    )
-    assert plain(out) == (
-        "               is  blue\n"
-        "The          0.50  0.10\n"
-        "sky          0.50  0.20\n"
-        "is                 0.70\n"
-        "probability  0.50  0.25\n"
-        "\n"
-        "rows: input, columns: output, colours: 0.00 to 0.70\n"
-        "Method: saliency · Model: demo\n"
-        "\n"
-    )
-
-
-def test_wide_characters_are_aligned() -> None:
-    lines = plain(translation()).splitlines()[:4]
-    assert {cell_len(line) for line in lines} == {16}
-
-
-@pytest.mark.parametrize("width", [12, 20, 40, 79])
-def test_columns_are_split_into_blocks_that_fit(width: int) -> None:
-    written = [f" word{i}" for i in range(15)]
-    out = translation(torch.rand(3, 15), written=written, info={"notes": ["many short words in one long line"]})
-    shown = plain(out, width)
-    assert all(cell_len(line) <= width for line in shown.splitlines())
-    assert len(re.findall(r"\d\.\d\d", shown)) >= 45
-    if width >= 20:
-        assert all(word.strip() in shown for word in written)
-
-
-def colours(out: FeatureAttributionSequenceOutput, monkeypatch: pytest.MonkeyPatch, **environment: str) -> str:
-    for name in ("NO_COLOR", "FORCE_COLOR", "TERM", "COLORTERM", "TTY_COMPATIBLE"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
-    file = Terminal()
-    terminal.render([table(out)], width=60, file=file)
-    return file.getvalue()
-
-
-def test_colours_go_to_terminals_that_have_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    coloured = colours(translation(), monkeypatch, TERM="xterm-256color", COLORTERM="truecolor")
-    assert "\x1b[38;2;" in coloured
-    assert "48;2;192;84;16m" in coloured
-    blue = translation([[-0.6, 0.0], [-0.3, -0.8], [-0.1, -0.2]], signed=True)
-    assert "\x1b[38;5;" in colours(blue, monkeypatch, TERM="xterm-256color")
-    for environment in ({"NO_COLOR": "1", "TERM": "xterm-256color"}, {"TERM": "dumb"}):
-        without = colours(translation(), monkeypatch, **environment)
-        assert not re.search(r"\x1b\[[\d;]*[34]8;", without)
-        assert "0.80" in without
-    assert "\x1b" not in plain(translation())
-
-
-def test_a_terminal_without_unicode_gets_question_marks() -> None:
-    raw = io.BytesIO()
-    file = io.TextIOWrapper(raw, encoding="ascii")
-    terminal.render([table(translation())], width=60, file=file)
-    file.flush()
-    assert b"0.80" in raw.getvalue()
-    assert b"?" in raw.getvalue()
-
-
-def test_markup_is_literal() -> None:
-    out = translation(source=["[red]x[/red]", ":smile:", "</s>"])
-    assert "[red]x[/red]" in plain(out)
-    assert ":smile:" in plain(out)
 
 
 # ----------------------------------------------------------------------------- show

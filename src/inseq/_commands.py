@@ -1,18 +1,23 @@
-"""What the commands ``attribute``, ``attribute-dataset`` and ``attribute-context`` do with their flags."""
+"""What the commands ``attribute``, ``attribute-dataset``, ``attribute-context`` and ``show`` do with their flags."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from inseq._flags import Flags, of_attribution, shared
 from inseq._language import with_language
 from inseq.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from inseq.result.context import AttributeContextOutput
+    from inseq.result.output import FeatureAttributionOutput
+    from inseq.views.table import Table
 
 
 def run_attribute(arguments: Sequence[str]) -> None:
@@ -105,6 +110,67 @@ def run_attribute_context(arguments: Sequence[str]) -> None:
     plain = {f.name for f in fields(AttributeContextArgs) if f.default is None}
     attribute_context(AttributeContextArgs(**{k: v for k, v in given.items() if v is not None or k in plain}))
     _say_written(args, args.save_path, args.viz_path)
+
+
+def run_show(path: Path, text: int | None, token: int | None, top: int | None, tsv: bool, save: Path | None) -> None:
+    """Show a saved result, or that of attribute-context."""
+    given = {"--token": token, "--top": top}
+    idle = [flag for flag, value in given.items() if value is not None] if tsv or save is not None else []
+    idle += ["--tsv"] if tsv and save is not None else []
+    if idle:
+        raise ArgumentError(f"{idle[0]} cannot go with {'--tsv' if save is None else '--html'}, which writes all scores.")
+    found = _result(path)
+    if text is not None:
+        found = _one_text(found, text)
+    if save is not None:
+        found.save_html(save)
+        return
+    tables = _tables(found)
+    if tsv:
+        from inseq.views.tsv import tsv as separated
+
+        typer.echo(separated(tables).encode(), nl=False)
+    else:
+        from inseq.views import terminal
+
+        terminal.render(tables, token=token, top=top)
+
+
+def _result(path: Path) -> FeatureAttributionOutput | AttributeContextOutput:
+    from inseq.errors import FileFormatError
+    from inseq.result.context import AttributeContextOutput
+    from inseq.result.output import FeatureAttributionOutput
+
+    try:
+        return FeatureAttributionOutput.load(path)
+    except FileFormatError as error:
+        try:
+            return AttributeContextOutput.load(path)
+        except FileFormatError:
+            raise error from None
+
+
+def _one_text(
+    found: FeatureAttributionOutput | AttributeContextOutput, text: int
+) -> FeatureAttributionOutput | AttributeContextOutput:
+    from inseq.result.output import FeatureAttributionOutput
+
+    size = len(found) if isinstance(found, FeatureAttributionOutput) else 1
+    if not 1 <= text <= size:
+        raise ArgumentError(f"Got --text {text}, but the result has {size} text{'s' * (size != 1)}, counted from 1.")
+    if isinstance(found, FeatureAttributionOutput):
+        return replace(found, sequence_attributions=[found[text - 1]])
+    return found
+
+
+def _tables(found: FeatureAttributionOutput | AttributeContextOutput) -> list[Table]:
+    from inseq.result import showing
+    from inseq.result.output import FeatureAttributionOutput
+    from inseq.views.context import context_table
+
+    if isinstance(found, FeatureAttributionOutput):
+        return showing.tables(found)
+    return [context_table(found)]
 
 
 CONTEXT: dict[str, Any] = {
