@@ -10,6 +10,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from torch import Tensor
 
 from inseq._registry import bind
@@ -54,7 +55,11 @@ def show(
     merges = merges_tokens(aggregator)
     if not merges:
         refuse(options, "aggregate", SHOW_ARGUMENTS)
-    shown = [sequence.aggregate(aggregator, **options) for sequence in sequences] if do_aggregation else sequences
+    shown = (
+        [sequence.aggregate(aggregator, **options) for sequence in sequences]
+        if do_aggregation
+        else [s.with_tensors() for s in sequences]
+    )
     if merges and do_aggregation:
         shown = [sequence.aggregate() for sequence in shown]
     tables = _tables(shown, info, limits)
@@ -119,7 +124,7 @@ def _by_token(
 
 def plain(value: Any) -> Any:
     """Return an output, or anything in it, as plain Python values; NaN in a tensor becomes None."""
-    if isinstance(value, Tensor):
+    if isinstance(value, Tensor | np.ndarray):
         return plain(value.tolist())
     if isinstance(value, float) and math.isnan(value):
         return None
