@@ -17,7 +17,7 @@ from results import HOSTILE, everywhere, translation
 from inseq.result.output import FeatureAttributionSequenceOutput
 from inseq.views import html
 from inseq.views.colours import PAPER, RGB, palette
-from inseq.views.table import table
+from inseq.views.tabulate import table
 
 CHROMIUM = shutil.which("chromium")
 FLAGS = (

@@ -24,7 +24,7 @@ from inseq.engine.evaluate import evaluate
 from inseq.engine.packing import Job, pack
 from inseq.engine.requests import Score, Target
 from inseq.text.example import Contrast
-from inseq.views.table import table
+from inseq.views.tabulate import table
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -17,7 +17,8 @@ from rich.cells import cell_len
 from inseq.result.output import FeatureAttributionOutput, FeatureAttributionSequenceOutput
 from inseq.views import html, surface, terminal
 from inseq.views.style import sheet
-from inseq.views.table import Table, table
+from inseq.views.table import Table
+from inseq.views.tabulate import table
 from inseq.views.words import visible
 
 

@@ -149,6 +149,18 @@ def _select(output: FeatureAttributionSequenceOutput, select_idx: SelectIdx) -> 
     )
 
 
+def picked(output: FeatureAttributionSequenceOutput, axis: str, index: int) -> FeatureAttributionSequenceOutput:
+    """Return a new output with one index of a trailing axis in place of all of them."""
+    at = output.axes[::-1].index(axis)
+    return _map(
+        output,
+        lambda scores: scores.select(axis, index),
+        axes=tuple(name for name in output.axes if name != axis),
+        reduce_by=output.reduce_by[:at] + output.reduce_by[at + 1 :],
+        reduced=(*output.reduced, f"{axis} {index}"),
+    )
+
+
 def _folded(output: FeatureAttributionSequenceOutput, fold: Fold) -> FeatureAttributionSequenceOutput:
     return _map(
         output,

@@ -89,7 +89,7 @@ def save_html(
 def _tables(
     sequences: list[FeatureAttributionSequenceOutput], info: dict[str, Any], limits: Limits = (None, None)
 ) -> list[Table]:
-    from inseq.views.table import table
+    from inseq.views.tabulate import table
 
     return [table(s, info={**info, **s.info}, min_val=limits[0], max_val=limits[1]) for s in sequences]
 

@@ -56,23 +56,32 @@ def subwords(
 @aggregators("words")
 def words(output: FeatureAttributionSequenceOutput, *, aggregate_fn: Any = None) -> Any:
     """Merge the pieces of each word, punctuation apart."""
+    return _merged(output, _starts_of_words(output), True, True, aggregate_fn)
+
+
+def _starts_of_words(output: FeatureAttributionSequenceOutput) -> Starts:
     starts = _word_starts(output)
-    return _merged(
-        output, lambda before, token: starts(before, token) or _is_mark(before) != _is_mark(token), True, True, aggregate_fn
-    )
+    return lambda before, token: starts(before, token) or _is_mark(before) != _is_mark(token)
 
 
 @aggregators("sentences")
 def sentences(output: FeatureAttributionSequenceOutput, *, aggregate_fn: Any = None) -> Any:
     """Merge the tokens of each sentence: it ends at a mark such as ``.`` or ``。`` that a space or its script follows."""
+    return _merged(output, _begins_sentence, True, True, aggregate_fn)
 
-    def starts(before: Token, token: Token) -> bool:
-        if _apart(before, token):
-            return True
-        ended = ENDS.search(before.text) is not None
-        return ended and (token.text[:1].isspace() or before.text[-1:].isspace() or UNSPACED.match(token.text) is not None)
 
-    return _merged(output, starts, True, True, aggregate_fn)
+def _begins_sentence(before: Token, token: Token) -> bool:
+    if _apart(before, token):
+        return True
+    ended = ENDS.search(before.text) is not None
+    return ended and (token.text[:1].isspace() or before.text[-1:].isspace() or UNSPACED.match(token.text) is not None)
+
+
+STARTS: dict[str, Callable[[FeatureAttributionSequenceOutput], Starts]] = {
+    "word": _starts_of_words,
+    "sentence": lambda output: _begins_sentence,
+}
+"""What begins a word and a sentence of an output."""
 
 
 @aggregators("split")
@@ -143,13 +152,13 @@ def _merged(
 
 def grouped(tokens: Sequence[Token], starts: Starts) -> list[Span]:
     """Spans of tokens that follow each other without a new start; a token without a text belongs to the one before."""
-    at = [i for i, token in enumerate(tokens) if not i or (token.text and starts(_said(tokens, i), token))]
-    return list(zip(at, [*at[1:], len(tokens)], strict=True))
-
-
-def _said(tokens: Sequence[Token], i: int) -> Token:
-    """The last token before one that says something."""
-    return next((token for token in reversed(tokens[:i]) if token.text), tokens[i - 1])
+    at: list[int] = []
+    said = None
+    for i, token in enumerate(tokens):
+        if said is None or (token.text and starts(said, token)):
+            at.append(i)
+        said = token if token.text or said is None else said
+    return list(zip(at, [*at[1:], len(tokens)], strict=True)) if at else []
 
 
 def _word_starts(output: FeatureAttributionSequenceOutput) -> Starts:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+
+import numpy as np
 
 from inseq.result.context import AttributeContextOutput, selected
 from inseq.text.pieces import detect, readable
-from inseq.views.table import Cells, Label, Scale, Table
+from inseq.views.table import Label, Place, Scale, Table, cells
 from inseq.views.words import exact, visible
 
 
@@ -16,12 +18,12 @@ def context_table(output: AttributeContextOutput) -> Table:
     rows = [label for tokens, role in contexts for label in _labels(tokens, role)]
     current = _labels(output.output_current_tokens or [], "generated")
     columns = tuple(current[cci.cti_idx] for cci in output.cci_scores)
-    values: tuple[Cells, ...] = tuple(tuple(row) for row in zip(*(cci.all_scores for cci in output.cci_scores), strict=True))
-    rows = rows if values else []
+    values = np.array([cci.all_scores for cci in output.cci_scores], float).reshape(len(columns), -1).T
+    rows = rows if len(values) else []
     largest = max(abs(output.min_cci), output.max_cci)
     signed = output.min_cci < 0
     scale = Scale(-largest if signed else 0.0, largest, "diverging" if signed else "sequential")
-    totals = tuple(sum(x for x in row if x is not None) / len(row) for row in values)
+    totals = cells(np.nansum(values, 1) / max(1, len(columns)))
     info = output.info or {}
     limit, topk = info.get("attribution_std_threshold", 1.0), info.get("attribution_topk")
     facts = [("Current output", output.output_current or "")]
@@ -44,8 +46,15 @@ def context_table(output: AttributeContextOutput) -> Table:
         diagnostics={},
         facts=tuple((visible(name), visible(said)) for name, said in facts),
         matrices=("source",) if rows else (),
+        places=tuple(_places(output, rows, current)),
         remark="" if columns else "No token of the output is sensitive to the context.",
     )
+
+
+def _places(output: AttributeContextOutput, rows: Sequence[Label], current: Sequence[Label]) -> Iterator[Place]:
+    yield from (Place(row, "input", i, None) for i, row in enumerate(rows))
+    columns = {cci.cti_idx: i for i, cci in enumerate(output.cci_scores)}
+    yield from (Place(label, "output", None, columns.get(i)) for i, label in enumerate(current))
 
 
 def _labels(tokens: Sequence[str], role: str) -> list[Label]:

@@ -115,7 +115,7 @@ def _heat_map(table: Table) -> str:
     power = exponent(max(abs(table.scale.minimum), abs(table.scale.maximum)))
     kept = _kept(table)
     head = "".join(f'<th scope="col">{_isolated(column)}</th>' for column in table.columns)
-    rows = "".join(_row(table.rows[i], table.values[i], table.scale, power) for i in kept)
+    rows = "".join(_row(table.rows[i], table.row(i), table.scale, power) for i in kept)
     under = [*table.step_scores.items(), *table.diagnostics.items()]
     foot = "".join(_under(name, cells, first=i == 0) for i, (name, cells) in enumerate(under))
     note = f"The heat map has the {len(kept)} strongest of {len(table.rows)} input tokens."

@@ -61,13 +61,13 @@ def _blocks(table: Table, width: int) -> Iterator[Text]:
     under = [_scaled_row(name, cells) for name, cells in [*table.step_scores.items(), *table.diagnostics.items()]]
     names = [row.label for row in table.rows] + [name for name, _ in under]
     margin = min(max(map(cell_len, names), default=0), MARGIN, max(width // 3, 1))
-    sizes = [_size(column, [n for row in table.values if (n := number(row[i], power))], [c[i] for _, c in under])
+    sizes = [_size(column, [n for value in table.column(i) if (n := number(value, power))], [c[i] for _, c in under])
              for i, column in enumerate(table.columns)]  # fmt: skip
     for start, end in _fitting(sizes, width - margin):
         block = range(start, end)
         yield _joined(_margin("", margin), [Text(_right(table.columns[i].label, sizes[i])) for i in block])
-        for label, row in zip(table.rows, table.values, strict=True):
-            filled = [_cell(row[i], table.scale, power, sizes[i]) for i in block]
+        for at, label in enumerate(table.rows):
+            filled = [_cell(table.cell(at, i), table.scale, power, sizes[i]) for i in block]
             yield _joined(_margin(label.label, margin), filled)
         for name, cells in under:
             yield _joined(_margin(name, margin), [Text(_right(cells[i], sizes[i])) for i in block], "dim")

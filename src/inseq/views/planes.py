@@ -1,0 +1,44 @@
+"""Single layers and heads of a granular output."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+
+import numpy as np
+
+from inseq.result.aggregate import picked
+from inseq.result.sequence import FeatureAttributionSequenceOutput
+from inseq.views.table import Plane
+
+CHOSEN = ("layer", "head")
+MAX_VALUES = 1_000_000
+Chosen = list[tuple[Plane, FeatureAttributionSequenceOutput]]
+
+
+def planes(granular: FeatureAttributionSequenceOutput | None) -> tuple[tuple[tuple[str, int], ...], Chosen, list[str]]:
+    """Return the axes that can be chosen from, an aggregated output for each choice, and what had to be left out."""
+    names = [axis for axis in granular.axes if axis in CHOSEN] if granular is not None else []
+    if granular is None or not names:
+        return (), [], []
+    scores = [s for s in (granular.source_attributions, granular.target_attributions) if s is not None]
+    sizes = [scores[0].shape[2 + granular.axes.index(name)] for name in names]
+    cells = sum(s.shape[0] * s.shape[1] for s in scores)
+    if all(size == 1 for size in sizes):
+        return (), [], []
+    if cells * int(np.prod([size + 1 for size in sizes])) > MAX_VALUES:
+        each = " and ".join(f"{size} {name}s" for name, size in zip(names, sizes, strict=True))
+        return (), [], [f"single ones of {each}, which would be too many numbers for a page; select them with select_idx"]
+    choices = product(*[[None, *range(size)] for size in sizes])
+    found = [
+        (Plane(index, np.zeros((0, 0))), _at(granular, names, index)) for index in choices if any(i is not None for i in index)
+    ]
+    return tuple(zip(names, sizes, strict=True)), found, []
+
+
+def _at(
+    granular: FeatureAttributionSequenceOutput, names: Sequence[str], index: Sequence[int | None]
+) -> FeatureAttributionSequenceOutput:
+    for name, i in zip(names, index, strict=True):
+        granular = granular if i is None else picked(granular, name, i)
+    return granular.aggregate()
