@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from results import continuation
 from typer.testing import CliRunner
 
@@ -170,6 +171,43 @@ def test_show_says_what_it_cannot_show(arguments: list[str], message: str, tmp_p
     with pytest.raises(inseq.errors.ArgumentError, match=re.escape(message)):
         RUN.invoke(app, ["show", str(tmp_path / "a.json"), *arguments], catch_exceptions=False)
     assert not Path("x.html").exists()
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [["1"], ["1", "mean"], ["1", "mean", "max"], ["1", "0", "mean", "mean"], ["1", "0", "mean", "words"]],
+    ids=" ".join,
+)
+def test_selectors_take_an_index_for_each_aggregator(tmp_path: Path, flags: list[str]) -> None:
+    """The last axis first: heads, then layers."""
+    selectors, aggregators = ([flag for flag in flags if flag.isdigit() is wanted] for wanted in (True, False))
+    arguments = ["attribute", "-m", "demo/zh-en", "-a", "attention", "-i", "我喜歡貓。", "--hide"]
+    arguments += ["--options", '{"granular": true}']
+    _run(*arguments, "-o", str(tmp_path / "whole.json"))
+    named = ["--attribution_aggregators", *aggregators] if aggregators else []
+    _run(*arguments, "-o", str(tmp_path / "a.json"), "--attribution_selectors", *selectors, *named)
+    whole = inseq.FeatureAttributionOutput.load(tmp_path / "whole.json")[0]
+    found = inseq.FeatureAttributionOutput.load(tmp_path / "a.json")[0]
+    head = whole.source_attributions[..., 1]
+    over_layers = head[..., 0] if len(selectors) == 2 else head.amax(-1) if "max" in aggregators else head.mean(-1)
+    assert found.axes == ()
+    assert torch.allclose(found.source_attributions, over_layers, atol=1e-6)
+
+
+def test_tokens_can_be_merged_on_the_command_line(tmp_path: Path) -> None:
+    arguments = ["attribute", "-m", "demo/gpt2", "-i", "Hello world", "--max-new-tokens", "4", "--hide", "-o"]
+    _run(*arguments, str(tmp_path / "a.json"), "--attribution_aggregators", "words", "--normalize_attributions")
+    _run(*arguments, str(tmp_path / "b.json"))
+    merged, whole = (inseq.FeatureAttributionOutput.load(tmp_path / name) for name in ("a.json", "b.json"))
+    assert merged == whole.aggregate(["words", "scores"])
+
+
+def test_selectors_that_cannot_be(tmp_path: Path) -> None:
+    arguments = ["attribute", "-m", "demo/gpt2", "-i", "Hello", "--max-new-tokens", "2", "--hide", "--attribution_selectors"]
+    with pytest.raises(inseq.errors.ArgumentError, match="must be whole numbers"):
+        RUN.invoke(app, [*arguments, "one"], catch_exceptions=False)
+    with pytest.raises(inseq.errors.ArgumentError, match="no axis left"):
+        RUN.invoke(app, [*arguments, "0", "1"], catch_exceptions=False)
 
 
 def test_a_configuration_file_gives_defaults(tmp_path: Path) -> None:

@@ -37,8 +37,8 @@ def run_attribute(arguments: Sequence[str]) -> None:
         show_progress=not args.quiet,
         **_arguments(args, model),
     )
-    if args.attribution_aggregators or args.aggregate_output:
-        found = found.aggregate(**_aggregation(args))
+    if args.attribution_aggregators or args.attribution_selectors or args.aggregate_output:
+        found = _aggregated(found, args)
     if args.save_path:
         found.save(args.save_path, overwrite=args.overwrite)
     if args.viz_path:
@@ -65,7 +65,8 @@ def run_attribute_dataset(arguments: Sequence[str]) -> None:
     flags.flag("--limit", int, help="How many rows at most.")
     args = flags.read(arguments)
     _require(args, "model_name_or_path", "dataset_name", "save_path")
-    idle = [name for name in ("attribution_aggregators", "aggregate_output", "viz_path") if getattr(args, name)]
+    unaggregated = ("attribution_aggregators", "attribution_selectors", "aggregate_output", "viz_path")
+    idle = [name for name in unaggregated if getattr(args, name)]
     if idle:
         raise ArgumentError(
             f"--{idle[0]} is not for attribute-dataset, which stores scores as they are: load_run gives each row."
@@ -240,21 +241,15 @@ def _arguments(args: argparse.Namespace, model: Any) -> dict[str, Any]:
     return {**given, **{name: True for name in new if getattr(args, name)}, **args.attribution_kwargs}
 
 
-def _aggregation(args: argparse.Namespace) -> dict[str, Any]:
-    names = args.attribution_aggregators
-    chosen = {"aggregator": names[0] if len(names) == 1 else names} if names else {}
-    selectors = _selectors(args)
-    return {
-        **chosen,
-        "normalize": args.normalize_attributions and not args.rescale_attributions,
-        "rescale": args.rescale_attributions,
-        **({"select_idx": selectors[0]} if selectors else {}),
-    }
+def _aggregated(found: Any, args: argparse.Namespace) -> Any:
+    from inseq.result.pipeline import aggregate_at
+
+    rescale = args.rescale_attributions
+    scale = {"normalize": args.normalize_attributions and not rescale, "rescale": rescale}
+    return aggregate_at(found, args.attribution_aggregators, _selectors(args), **scale)
 
 
 def _selectors(args: argparse.Namespace) -> list[int] | None:
-    if len(args.attribution_selectors or []) > 1:
-        raise ArgumentError("--attribution_selectors takes one index here, that along the last axis.")
     try:
         return [int(value) for value in args.attribution_selectors] if args.attribution_selectors else None
     except ValueError:

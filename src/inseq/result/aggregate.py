@@ -48,9 +48,9 @@ def aggregate_scores(
     select_idx: SelectIdx = None,
 ) -> FeatureAttributionSequenceOutput:
     """Return a new output with trailing axes folded; see ``FeatureAttributionSequenceOutput.aggregate``."""
-    if aggregator is not None and not callable(aggregator) and len(aggregator) == 0:
-        return output.copy()
     selected = _select(output, select_idx)
+    if aggregator is not None and not callable(aggregator) and len(aggregator) == 0:
+        return selected
     folds = plan(selected.axes, selected.reduce_by, aggregator, aggregate_fn)
     normal = (output.normalize if normalize is None else normalize) and not rescale
     result = _normalised(selected) if normal and not folds else selected

@@ -6,6 +6,7 @@ import inspect
 import math
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from torch import Tensor
 
 from inseq._registry import bind
@@ -58,7 +59,7 @@ def _by_token(
 
 def plain(value: Any) -> Any:
     """Return an output, or anything in it, as plain Python values; NaN in a tensor becomes None."""
-    if isinstance(value, Tensor):
+    if isinstance(value, Tensor | np.ndarray):
         return plain(value.tolist())
     if isinstance(value, float) and math.isnan(value):
         return None

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from inseq.errors import ArgumentError
 from inseq.result import facade, long, showing, store
 from inseq.result.aggregate import Names
+from inseq.result.scored import Device, Scored
 from inseq.result.sequence import FeatureAttributionSequenceOutput as FeatureAttributionSequenceOutput
 from inseq.result.sequence import same
 from inseq.result.steps import FeatureAttributionStepOutput
@@ -35,6 +34,13 @@ class FeatureAttributionOutput:
     sequence_attributions: list[FeatureAttributionSequenceOutput]
     step_attributions: list[FeatureAttributionStepOutput] | None = None
     info: dict[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        said = [f"{len(self)} sequence" + ("" if len(self) == 1 else "s")]
+        facts = {"method": "attribution_method", "attributed_fn": "attributed_fn", "model": "model_name"}
+        said += [f"{name} {self.info[key]!r}" for name, key in facts.items() if self.info.get(key) is not None]
+        said += [f"{len(self.step_attributions)} steps"] if self.step_attributions is not None else []
+        return f"{type(self).__name__}({', '.join(said)})"
 
     def __len__(self) -> int:
         return len(self.sequence_attributions)
@@ -89,10 +95,21 @@ class FeatureAttributionOutput:
             sequence.decode_tokens(tokenizer)
         return self
 
-    def to(self, device: str | torch.device) -> FeatureAttributionOutput:
+    def to(self, device: Device) -> FeatureAttributionOutput:
         """Move all scores, in place."""
-        for sequence in self:
-            sequence.to(device)
+        return self._each(lambda found: found.to(device))
+
+    def numpy(self) -> FeatureAttributionOutput:
+        """Put NumPy arrays in the place of all tensors, and return the output itself."""
+        return self._each(Scored.numpy)
+
+    def torch(self) -> FeatureAttributionOutput:
+        """Put tensors in the place of all arrays, and return the output itself."""
+        return self._each(Scored.torch)
+
+    def _each(self, change: Callable[[Scored], Any]) -> FeatureAttributionOutput:
+        for found in [*self.sequence_attributions, *(self.step_attributions or [])]:
+            change(found)
         return self
 
     def to_pandas(self) -> Any:

@@ -190,7 +190,7 @@ def tables(
     default = aggregator is None and not given and do_aggregation
     made = []
     for whole in sequences:
-        cut = dimensions(whole, slice_dims)
+        cut = dimensions(whole.with_tensors(), slice_dims)
         found = cut.aggregate(aggregator, **given) if do_aggregation else cut
         found = found.aggregate() if merges and do_aggregation else found
         known: Mapping[str, Any] = {**self.info, **whole.info}
