@@ -75,6 +75,7 @@ class FeatureAttributionOutput:
     show_granular = showing.show_granular
     show_tokens = showing.show_tokens
     save_html = showing.save_html
+    tables = showing.tables
     _repr_html_ = showing.repr_html
 
     def get_scores_dicts(

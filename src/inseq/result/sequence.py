@@ -170,6 +170,7 @@ class FeatureAttributionSequenceOutput(Scored):
     show_granular = showing.show_granular
     show_tokens = showing.show_tokens
     save_html = showing.save_html
+    tables = showing.tables
     _repr_html_ = showing.repr_html
 
     def get_scores_dicts(
