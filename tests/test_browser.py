@@ -35,7 +35,7 @@ def test_a_strong_cell_has_its_colour(
     page = html.page([table(one_cell(score, signed))])
     image = open_page(browser, page, tmp_path, color_scheme=theme, java_script_enabled=scripts).pixels()
     fills = palette("diverging" if signed else "sequential", theme)
-    assert shares(image, fills[0] if score < 0 else fills[-1]) > 0.004
+    assert shares(image, fills[0] if score < 0 else fills[-1]) > 0.003
     assert shares(image, PAPER[theme]) > 0.5
 
 
@@ -64,7 +64,7 @@ def test_the_theme_is_that_of_the_host(host: str, browser: Any, tmp_path: Path) 
     document = f"<!doctype html>{host}<meta charset=utf-8>{html.fragment([table(one_cell(1.0))])}"
     image = open_page(browser, document, tmp_path).pixels(".inseq")
     assert shares(image, PAPER["dark"]) > 0.5
-    assert shares(image, palette("sequential", "dark")[-1]) > 0.004
+    assert shares(image, palette("sequential", "dark")[-1]) > 0.003
 
 
 def test_a_light_host_stays_light_on_a_dark_system(browser: Any, tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_a_light_host_stays_light_on_a_dark_system(browser: Any, tmp_path: Path)
 
 def test_a_theme_that_was_asked_for_wins(browser: Any, tmp_path: Path) -> None:
     page = html.page([table(one_cell(1.0))], theme="dark").replace('<html lang="en">', '<html lang="en" data-theme="light">')
-    assert shares(open_page(browser, page, tmp_path).pixels(".inseq"), palette("sequential", "dark")[-1]) > 0.004
+    assert shares(open_page(browser, page, tmp_path).pixels(".inseq"), palette("sequential", "dark")[-1]) > 0.003
 
 
 @pytest.mark.parametrize("whole", [True, False])
