@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -82,6 +83,20 @@ def test_the_table_is_what_its_schema_says() -> None:
         assert set(schema["required"]) == set(schema["properties"]) == set(plain)
     assert list(validator.iter_errors({**plain, "version": 2}))
     assert layered.tables()[0].to_dict()["planes"][1]["index"] == (1,)
+
+
+def test_the_intermediate_form_word_for_word() -> None:
+    made = table(
+        translation(
+            [[0.5, 0.0], [0.25, 1.0], [4.0, 2.0]],
+            step_scores={"probability": torch.tensor([0.5, 0.25])},
+            target_attributions=torch.tensor([[0.5, 0.0], [NAN, 0.0], [NAN, NAN]]),
+            info={"attribution_method": "saliency", "model_name": "demo"},
+        ),
+        title="A title",
+    )
+    golden = Path(__file__).parent / "data" / "table.json"
+    assert json.loads(json.dumps(made.to_dict())) == json.loads(golden.read_text(encoding="utf-8"))
 
 
 def test_signed_scores_have_a_scale_with_zero_in_the_middle() -> None:
