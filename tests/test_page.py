@@ -465,7 +465,7 @@ def test_writing_from_right_to_left_and_many_scripts(browser: Any, tmp_path: Pat
     boxes = [opened.token("input", i).bounding_box()["x"] for i in range(2)]
     opened.token("input", 0).focus()
     opened.page.keyboard.press("ArrowLeft" if boxes[0] > boxes[1] else "ArrowRight")
-    assert "“שלום” influenced" in opened.told()
+    assert "“\u2068שלום\u2069” influenced" in opened.told()
 
 
 # ----------------------------------------------------------------------------- the data on the page

@@ -25,6 +25,8 @@ BLANKS = re.compile(
     r"""|[ ]*(?P<sign>[=*?:,;{}()<>&|]+)[ ]*"""
 )
 """Strings, templates and patterns, which stay as they are, and signs with the blanks around them."""
+KEYS = 'data-lm-suppress-shortcuts="true"'
+"""What tells JupyterLab that keys in here are not its own: `r` would make the cell raw."""
 Theme = Literal["auto", "light", "dark"] | None
 
 
@@ -60,7 +62,7 @@ def script() -> str:
     folder = resources.files("inseq.views") / "page"
     parts = sorted((part for part in folder.iterdir() if part.name.endswith(".js")), key=lambda part: part.name)
     lines = [line.strip() for part in parts for line in part.read_text(encoding="utf-8").splitlines()]
-    kept = "\n".join(line for line in lines if line and not line.startswith("//"))
+    kept = "".join(line + "\n" * (line[-1] not in "{;,") for line in lines if line and not line.startswith("//"))
     return f'(()=>{{"use strict";\n{BLANKS.sub(_without_blanks, kept)}\n}})();'
 
 
@@ -86,7 +88,8 @@ def _body(tables: Sequence[Table], title: str | None, theme: Theme, *, inline: b
     sections = [_section(t, _heading(t, title, i, len(tables)), inline) for i, t in enumerate(tables)]
     chosen = f' data-theme="{theme}"' if theme in ("light", "dark") else ""
     inner = "".join(sections) or _remark("There is no result to show.")
-    return f'<div class="inseq"{chosen} data-policy="{escape(policy(), quote=True)}">{inner}<script>{script()}</script></div>'
+    told = f'{chosen} data-policy="{escape(policy(), quote=True)}" {KEYS}'
+    return f'<div class="inseq"{told}>{inner}<script>{script()}</script></div>'
 
 
 def _heading(table: Table, title: str | None, i: int, n: int) -> str:

@@ -100,13 +100,9 @@ function difference(a, b) {
     const other = b.steps.find((s) => s[0] === name)[1];
     return [name, cells.map((v, i) => (v === null || other[i] === null ? null : v - other[i]))];
   });
-  const limit = values.reduce((most, v, i) => (isFinite(v) && counts(a, Math.floor(i / a.columns.length)) ? Math.max(most, Math.abs(v)) : most), 0);
+  const left = new Set(a.places.filter((p) => p.flags & UNCOUNTED).map((p) => p.row));
+  const limit = largest(values, 1, (i) => !left.has(Math.floor(i / a.columns.length)));
   return { ...a, values, steps, axes: [], planes: [], shares: [], alternatives: [], kind: "diverging", limits: [-limit, limit], custom: null };
-}
-
-function counts(data, row) {
-  const place = data.places.find((p) => p.row === row);
-  return !place || !(place.flags & UNCOUNTED);
 }
 
 function comparable(a, b) {

@@ -65,8 +65,14 @@ function number(value, power) {
 }
 
 function exact(value) {
-  const small = value && Math.abs(value) < 1e-3;
-  return isFinite(value) ? String(small ? value.toExponential(2) : Number(value.toPrecision(3))).replace(/^-/, "−") : "no number";
+  const size = Math.abs(value), small = value && size < 1e-3;
+  return isFinite(value) ? String(small ? value.toExponential(2) : Number(value.toPrecision(size < 1000 ? 3 : 7))).replace(/^-/, "−") : "no number";
+}
+
+// Long texts in short; what is written from right to left stays apart from the numbers beside it.
+function brief(text) {
+  const signs = Array.from(text), said = signs.length > 60 ? signs.slice(0, 30).join("") + " … " + signs.slice(-30).join("") : text;
+  return /[\u0590-\u08ff\ufb1d-\ufefc]/.test(said) ? "\u2068" + said + "\u2069" : said;
 }
 
 function powerSign(power) {

@@ -8,14 +8,15 @@ class Text {
     lines.forEach((line) => {
       line.setAttribute("role", "listbox");
       line.setAttribute("aria-multiselectable", "true");
+      line.setAttribute("aria-orientation", "horizontal");
       line.addEventListener("pointerover", (e) => this.point(e, true));
       line.addEventListener("pointerleave", () => view.preview(null));
       line.addEventListener("pointerdown", (e) => this.press(e));
+      line.addEventListener("pointercancel", () => (this.anchor = null));
       line.addEventListener("focusin", (e) => this.focused(e));
       line.addEventListener("focusout", () => view.preview(null));
       line.addEventListener("keydown", (e) => this.key(e));
     });
-    addEventListener("pointerup", () => this.release());
   }
 
   draw(level) {
@@ -82,6 +83,7 @@ class Text {
     this.anchor = i;
     this.dragged = false;
     this.reversed = event.altKey;
+    addEventListener("pointerup", () => this.release(), { once: true });
   }
 
   release() {
@@ -119,8 +121,7 @@ class Text {
       this.nodes[to].focus();
       if (event.shiftKey && this.sameLine(to, i)) this.view.extend(this.kind(i), i, to);
     } else if (event.key === "Enter" || event.key === " ") this.view.toggle(this.kind(i, event), i);
-    else if (event.key === "r") this.view.pin("row", i, i);
-    else if (event.key === "Escape") this.view.free();
+    else if (event.key === "r" && this.level.units[i].rows.length) this.view.pin("row", i, i);
     else if (!event.key.startsWith("Arrow")) return;
     event.preventDefault();
   }

@@ -11,7 +11,7 @@ class Matrix {
     this.canvas = make("canvas");
     this.map = make("canvas", "map");
     this.canvas.tabIndex = 0;
-    this.canvas.setAttribute("role", "img");
+    this.canvas.setAttribute("role", "application");
     this.map.setAttribute("aria-hidden", "true");
     this.size.append(this.canvas);
     this.box.append(this.size);
@@ -29,10 +29,11 @@ class Matrix {
   }
 
   show(level, scale, selected) {
-    const other = this.level !== level;
+    const other = this.level !== level, same = this.scale === scale;
     Object.assign(this, { level, scale, selected });
     if (other) this.cross = null;
-    this.draw();
+    if (other || !same) this.draw();
+    else this.paint();
   }
 
   // Sizes first: cells as wide as their labels if they fit, else narrower, else the box scrolls.
@@ -242,7 +243,6 @@ class Matrix {
       this.reveal(cross);
       this.look(cross);
     } else if (event.key === "Enter" && this.cross) this.view.toggle("column", this.view.level.units.indexOf(columns[j].unit));
-    else if (event.key === "Escape") this.view.free();
     else return;
     event.preventDefault();
   }
@@ -285,7 +285,7 @@ function hatch(pen, x, y, width, height, colour) {
 
 function cut(pen, text, width) {
   if (pen.measureText(text).width <= width) return text;
-  const signs = Array.from(text);
+  const signs = Array.from(text.slice(0, 99));
   while (signs.length && pen.measureText(signs.join("") + "…").width > width) signs.pop();
   return signs.join("") + "…";
 }

@@ -12,11 +12,13 @@ class View {
     const map = section.querySelector(".map") || section.appendChild(make("div", "map"));
     map.querySelectorAll(".fallback").forEach((old) => old.remove());
     const stage = make("div", "stage live"), host = make("div", "host"), side = make("div", "side");
-    side.append(this.told, this.top);
+    this.joining = button("Join the chosen tokens", () => this.join());
+    side.append(this.told, this.top, this.joining);
     stage.append(host, side);
     map.append(stage);
     this.legend = section.querySelector(".legend") || make("div", "legend");
     if (data.columns.length && data.rows.length) this.matrix = new Matrix(this, host);
+    [this.panel, stage, ...lines].forEach((part) => part.addEventListener("keydown", (e) => e.key === "Escape" && this.free()));
     section.insertBefore(this.panel, lines.length ? lines[0].closest(".text") : map);
     controls(this, this.panel);
     this.regroup();
@@ -24,6 +26,8 @@ class View {
 
   set(changes) {
     Object.assign(this.options, changes);
+    this.whole = null;
+    this.settled().forEach((part) => (part.style.minHeight = ""));
     if ("level" in changes || "index" in changes) this.regroup();
     else this.update();
   }
@@ -32,10 +36,10 @@ class View {
   regroup() {
     const old = this.level, span = this.selected && old && [old.units[this.selected.from].places[0], old.units[this.selected.to].places.at(-1)];
     this.level = level(this.data, this.options.level, this.options.index);
-    this.hovered = null;
+    this.hovered = this.whole = null;
     if (span) {
       const unit = (place) => this.level.units.findIndex((u) => u.places.includes(place));
-      Object.assign(this.selected, { from: unit(span[0]), to: unit(span[1]) });
+      Object.assign(this.selected, { from: (this.anchor = unit(span[0])), to: unit(span[1]) });
     }
     this.text.draw(this.level);
     this.update();
@@ -71,13 +75,18 @@ class View {
 
   // Joins the chosen tokens to a span of the reader's own.
   join() {
-    const { from, to } = this.selected, base = this.data.custom || this.data.places.map((p, i) => i);
-    const inside = new Set(this.level.units.slice(from, to + 1).flatMap((u) => u.places)), key = Math.min(...[...inside].map((i) => base[i]));
-    this.data.custom = base.map((group, i) => (inside.has(i) ? key : group));
+    const { from, to } = this.selected;
+    this.data.custom = this.level.units.flatMap((u, i) => u.places.map(() => (i > from && i <= to ? from : i)));
     this.panel.replaceChildren();
     this.options.level = "custom";
     controls(this, this.panel);
     this.regroup();
+    this.text.nodes[this.selected.from].focus();
+  }
+
+  // What grows with what is said keeps its height, so that nothing below it moves under the pointer.
+  settled() {
+    return [this.legend, this.told.parentElement];
   }
 
   counted() {
@@ -104,7 +113,7 @@ class View {
 
   update() {
     const { level, data, options } = this, found = this.scores(), { along, values } = found, chosen = this.selected || this.hovered;
-    const whole = this.matrixScale(), many = Math.max(found.rows.length, found.columns.length);
+    const whole = (this.whole ||= this.matrixScale()), many = Math.max(found.rows.length, found.columns.length);
     const own = largest(values, 1, along === "rows" ? this.counted() : everything);
     const scale = many === 1 && options.scale === "matrix" ? whole : scaleOf(data.kind, many ? own : own * CALM);
     const pinned = new Set(chosen ? Array.from({ length: chosen.to - chosen.from + 1 }, (_, i) => chosen.from + i) : []);
@@ -112,8 +121,8 @@ class View {
     this.drawLegend(scale, whole, many);
     if (this.matrix) this.matrix.show(level, whole, { rows: new Set(found.rows), columns: new Set(found.columns) });
     this.tell(found);
-    const join = this.panel.querySelector(".join");
-    if (join) join.hidden = !(this.selected && this.selected.to > this.selected.from);
+    this.joining.hidden = !(this.selected && this.selected.to > this.selected.from);
+    this.settled().forEach((part) => (part.style.minHeight = part.offsetHeight + "px"));
   }
 
   underlines() {
@@ -141,6 +150,8 @@ class View {
     const rule = many > 1 ? `${this.options.rule} over ${many} chosen tokens` : many ? "the chosen token" : "mean over the output, on a scale of its own";
     const said = [`text: ${rule}${powerSign(power)}`];
     if (scale !== whole) said.push(`matrix: ${exact(whole.minimum)} to ${exact(whole.maximum)}`);
+    const cells = exponent(Math.max(-whole.minimum, whole.maximum));
+    if (cells) said.push("cells" + powerSign(cells));
     if (this.options.clip < 1) said.push(`strongest colour from the ${Math.round(this.options.clip * 100)} % quantile on`);
     if (this.level.rows.some((row) => !row.counted)) said.push(this.options.every ? "scale with special and first tokens" : "special and first tokens do not stretch the scale");
     const row = this.level.steps.find(([name]) => name === this.options.under);
@@ -152,15 +163,15 @@ class View {
     const { level, data } = this, items = level[along === "rows" ? "rows" : "columns"];
     const size = (i) => Math.abs(values[i]);
     const order = [...values.keys()].filter((i) => isFinite(values[i])).sort((a, b) => size(b) - size(a)).slice(0, 5), strongest = size(order[0]) || 1;
-    const name = (list, from) => list.map((i) => from[i].label).join(" ");
-    const head = rows.length ? `“${name(rows, level.rows)}” influenced` : columns.length ? `“${name(columns, level.columns)}” came from` : "Strongest on average";
+    const name = (list, from) => brief(list.map((i) => from[i].label).join(" "));
+    const head = rows.length ? `“${name(rows, level.rows)}” influenced` : columns.length ? `“${name(columns, level.columns)}” came from` : this.selected || this.hovered ? "This token" : "Strongest on average";
     const extra = columns.length === 1 ? this.extra(columns[0]) : [];
-    const listed = order.map((i) => items[i].label + " " + exact(values[i])).join(", ");
-    this.told.textContent = [`${head}: ${listed || "nothing with a number"}`, ...extra].join("; ") + ".";
+    const listed = order.map((i) => brief(items[i].label) + " " + exact(values[i])).join(", ");
+    this.told.textContent = [`${head}: ${size(order[0]) ? listed : order.length ? "all scores are 0" : "nothing with a number"}`, ...extra].join("; ") + ".";
     this.top.replaceChildren(...order.map((i) => {
       const item = make("li"), bar = make("i", classOf(values[i], scaleOf(data.kind, strongest)));
       bar.style.width = `${(100 * size(i)) / strongest}%`;
-      item.append(make("b", "", items[i].label), make("span", "", exact(values[i])), bar);
+      item.append(make("b", "", brief(items[i].label)), make("span", "", exact(values[i])), bar);
       return item;
     }));
   }
@@ -177,6 +188,6 @@ class View {
   tellCell(cross) {
     if (!cross) return this.update();
     const { level } = this, value = level.values[cross[0] * level.columns.length + cross[1]];
-    this.told.textContent = `${level.rows[cross[0]].label} → ${level.columns[cross[1]].label}: ${exact(value)}`;
+    this.told.textContent = `${brief(level.rows[cross[0]].label)} → ${brief(level.columns[cross[1]].label)}: ${exact(value)}`;
   }
 }

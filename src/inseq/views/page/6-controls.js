@@ -31,7 +31,12 @@ function menu(name, parts) {
   const details = make("details"), box = make("div", "menu");
   box.append(...parts);
   details.append(make("summary", "", name), box);
-  details.addEventListener("keydown", (e) => e.key === "Escape" && (details.open = false));
+  details.addEventListener("keydown", (e) => {
+    if (e.key !== "Escape" || !details.open) return;
+    details.open = false;
+    details.firstChild.focus();
+    e.stopPropagation();
+  });
   return details;
 }
 
@@ -39,18 +44,17 @@ function controls(view, panel) {
   const { data, options } = view, levels = ["token", ...data.groupings.map((g) => g[0]), ...(data.custom ? ["custom"] : [])];
   if (levels.length > 1) panel.append(field("Show", choice(levels.map((l) => [l, NAMES[l] || l]), options.level, (v) => view.set({ level: v }))));
   data.axes.forEach(([name, size], n) => {
-    const said = make("output", "", "all");
-    const input = slider(0, size, 0, (v) => {
-      said.textContent = v ? v - 1 : "all";
-      view.set({ index: options.index.map((i, at) => (at === n ? (v ? v - 1 : null) : i)) });
+    const said = make("output"), at = options.index[n];
+    const say = (v) => input.setAttribute("aria-valuetext", (said.textContent = v ? v - 1 : "all"));
+    const input = slider(0, size, at === null ? 0 : at + 1, (v) => {
+      say(v);
+      view.set({ index: options.index.map((i, other) => (other === n ? (v ? v - 1 : null) : i)) });
     });
     const label = field(name[0].toUpperCase() + name.slice(1), input);
     label.append(said);
+    say(Number(input.value));
     panel.append(label);
   });
-  const join = button("Join the chosen tokens", () => view.join());
-  join.classList.add("join");
-  join.hidden = true;
   const every = Object.assign(make("input"), { type: "checkbox", checked: options.every });
   every.addEventListener("change", () => view.set({ every: every.checked }));
   const shown = [
@@ -63,7 +67,7 @@ function controls(view, panel) {
   if (data.steps.length) shown.splice(1, 0, field("Underline", choice([["", "nothing"], ...data.steps.map(([n]) => [n, n])], options.under, (v) => view.set({ under: v }))));
   const kept = Object.keys(WRITERS).map((kind) => button("Copy " + kind, () => copy(view, WRITERS[kind](grid(view)))));
   kept.push(button("Save SVG", () => keep("svg", "image/svg+xml", drawing(view))), button("Save PNG", () => picture(view)), button("Save the page", () => savePage(view.root)));
-  panel.append(join, menu("View", shown), menu("Copy and save", kept));
+  panel.append(menu("View", shown), menu("Copy and save", kept));
 }
 
 function theme(view, value) {
@@ -71,7 +75,7 @@ function theme(view, value) {
   if (value) root.dataset.chosen = root.dataset.theme = value;
   else ["chosen", "theme"].forEach((name) => delete root.dataset[name]);
   follow(root);
-  root.views.forEach((each) => each.update());
+  root.views.forEach((each) => each.set({}));
 }
 
 // The matrix as lines of cells, as it is shown.
@@ -97,18 +101,21 @@ function copy(view, text) {
 }
 
 function fallback(text) {
-  const area = Object.assign(make("textarea"), { value: text });
+  const area = Object.assign(make("textarea"), { value: text }), before = document.activeElement;
   document.body.append(area);
   area.select();
   const done = document.execCommand("copy");
   area.remove();
+  before.focus();
   return done;
 }
 
 function keep(kind, type, content) {
   const url = URL.createObjectURL(content instanceof Blob ? content : new Blob([content], { type }));
   const link = Object.assign(make("a"), { href: url, download: "attribution." + kind });
+  document.body.append(link);
   link.click();
+  link.remove();
   setTimeout(() => URL.revokeObjectURL(url), 10000);
 }
 
@@ -118,6 +125,7 @@ function drawing(view) {
   const w = 46, h = 24, left = 150, top = 96, safe = (t) => t.replace(/[&<>"]/g, (c) => `&#${c.charCodeAt(0)};`);
   const power = exponent(view.matrix.scale.maximum), width = left + w * level.columns.length + 8, height = top + h * level.rows.length + 8, parts = [];
   const text = (x, y, anchor, fill, said, more) => parts.push(`<text x="${x}" y="${y}" text-anchor="${anchor}" fill="${fill}"${more || ""}>${safe(said)}</text>`);
+  if (power) text(left - 8, top - 8, "end", style.color, "scores" + powerSign(power));
   level.columns.forEach((c, j) => text(0, 0, "start", style.color, c.label, ` transform="translate(${left + (j + 0.6) * w} ${top - 6}) rotate(-60)"`));
   level.rows.forEach((row, i) => {
     text(left - 8, top + i * h + 16, "end", style.color, row.label);
@@ -148,7 +156,7 @@ function picture(view) {
 }
 
 function savePage(root) {
-  const sheet = root.parentElement.querySelector("style") || document.querySelector("style.sheet");
+  const sheet = document.querySelector("style.sheet");
   const head = `<meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="${root.dataset.policy}"><title>Inseq attribution</title>`;
   keep("html", "text/html", `<!doctype html><html lang="en"><head>${head}<style class="sheet">${sheet.textContent}</style></head><body>${root.original}</body></html>`);
 }

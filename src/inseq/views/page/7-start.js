@@ -12,7 +12,7 @@ function compare(root, sections) {
     root.views = root.views.filter((v) => v.section !== extra);
     extra.replaceChildren();
     extra.hidden = !different;
-    if (!different) return root.views.forEach((v) => v.update());
+    if (!different) return root.views.forEach((v) => v.set({}));
     const [a, b] = pair.map((i) => sections[i]);
     extra.append(make("h2", "", `${names[pair[0]]} − ${names[pair[1]]}`), ...[...a.querySelectorAll(".text")].map((t) => t.cloneNode(true)), make("div", "map"), make("div", "legend"));
     root.views.push(new View(root, extra, difference(a.view.data, b.view.data)));
@@ -35,8 +35,9 @@ function start(root) {
   sections.forEach((section) => root.views.push((section.view = new View(root, section, read(section.querySelector("script.data"))))));
   if (sections.length > 1) compare(root, sections);
   const again = () => {
+    if (!root.isConnected) return;
     follow(root);
-    root.views.forEach((view) => view.update());
+    root.views.forEach((view) => view.set({}));
   };
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", again);
   const watch = new MutationObserver(again), watched = { attributes: true, attributeFilter: ["class", "theme", "data-theme", "data-jp-theme-light", "data-vscode-theme-kind"] };
