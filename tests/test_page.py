@@ -196,7 +196,7 @@ def test_words_are_the_sums_of_their_tokens(browser: Any, tmp_path: Path) -> Non
     assert opened.page.locator("[data-line=input] .tok").all_inner_texts() == ["unhappy", "catfish", ".", "</s>"]
     assert "“Une” came from: </s> 0.9, unhappy 0.3, catfish 0.3" in opened.told()
     opened.page.get_by_label("Show").select_option("sentence")
-    assert "“Une chose” came from: </s> 1.8, unhappy catfish. 1.3; probability 0.575" in opened.told()
+    assert "“Une chose” came from: </s> 1.8, unhappy catfish. 1.3; mean probability 0.575" in opened.told()
     opened.page.get_by_label("Show").select_option("token")
     assert "cat 0.3" in opened.told()
 

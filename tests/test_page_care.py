@@ -76,6 +76,22 @@ def test_tokens_without_scores_and_with_nothing_but_zeros(browser: Any, tmp_path
     assert opened.token("output", 0).get_attribute("aria-selected") == "true"
 
 
+def test_words_are_what_aggregate_makes_of_them(browser: Any, tmp_path: Path) -> None:
+    import inseq
+
+    out = inseq.load_model("demo/zh-en", "attention").attribute("他昨天去了学校。", attribute_target=True, show_progress=False)
+    opened = open_page(browser, out.show(display=False, return_html=True), tmp_path)
+    opened.page.get_by_label("Show").select_option("word")
+    assert "joined tokens are summed" in opened.legend()
+    words = table(out[0].aggregate().aggregate("words", aggregate_fn="sum"))
+    for i, column in enumerate(words.columns):
+        opened.token("output", i + 1).focus()
+        rows = [(row.label, value) for row, value in zip(words.rows, words.column(i), strict=True) if value is not None]
+        strongest = sorted(rows, key=lambda pair: -abs(pair[1]))[:5]
+        listed = ", ".join(f"{label} {float(f'{value:.3g}'):g}" for label, value in strongest)
+        assert f"“{column.label}” came from: {listed}" in opened.told()
+
+
 def test_a_long_text_is_told_in_short(browser: Any, tmp_path: Path) -> None:
     texts = [f" word{i}" for i in range(400)] + ["."]
     opened = show(browser, tmp_path, translation(torch.ones(401, 1), texts, [" a"]))

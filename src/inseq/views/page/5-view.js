@@ -152,6 +152,7 @@ class View {
     if (scale !== whole) said.push(`matrix: ${exact(whole.minimum)} to ${exact(whole.maximum)}`);
     const cells = exponent(Math.max(-whole.minimum, whole.maximum));
     if (cells) said.push("cells" + powerSign(cells));
+    if (this.options.level !== "token") said.push("joined tokens are summed");
     if (this.options.clip < 1) said.push(`strongest colour from the ${Math.round(this.options.clip * 100)} % quantile on`);
     if (this.level.rows.some((row) => !row.counted)) said.push(this.options.every ? "scale with special and first tokens" : "special and first tokens do not stretch the scale");
     const row = this.level.steps.find(([name]) => name === this.options.under);
@@ -177,9 +178,9 @@ class View {
   }
 
   extra(column) {
-    const { level, data } = this, share = level.shares[column], members = level.columns[column].members;
-    const said = level.steps.filter(([, cells]) => isFinite(cells[column])).map(([name, cells]) => `${name} ${exact(cells[column])}`);
-    if (share !== undefined && isFinite(share)) said.push(`source ${Math.round(100 * share)} %, prefix ${Math.round(100 * (1 - share))} %`);
+    const { level, data } = this, share = level.shares[column], { members } = level.columns[column], mean = members.length > 1 ? "mean " : "";
+    const said = level.steps.filter(([, cells]) => isFinite(cells[column])).map(([name, cells]) => `${mean}${name} ${exact(cells[column])}`);
+    if (share !== undefined && isFinite(share)) said.push(`${mean}source ${Math.round(100 * share)} %, prefix ${Math.round(100 * (1 - share))} %`);
     const others = members.length === 1 && data.alternatives[members[0]];
     if (others && others.length) said.push("most probable: " + others.map(([text, p]) => text + " " + exact(p)).join(", "));
     return said;
