@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from inseq.errors import ArgumentError
-from inseq.result import facade, long, store
+from inseq.result import facade, figures, long, store
 from inseq.result.aggregate import Names
 from inseq.result.sequence import FeatureAttributionSequenceOutput as FeatureAttributionSequenceOutput
 from inseq.result.sequence import same
@@ -81,6 +81,8 @@ class FeatureAttributionOutput:
         return facade.show(
             list(self), self.info, (min_val, max_val), aggregator, do_aggregation, display, return_html, title, options
         )
+
+    plot = figures.plot
 
     def _repr_html_(self) -> str:
         return facade.fragment(list(self), self.info)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from inseq.errors import ArgumentError
 from inseq.result import aggregate as aggregation
-from inseq.result import facade, long, pipeline
+from inseq.result import facade, figures, long, pipeline
 from inseq.result.aggregate import Names, SelectIdx
 from inseq.text.example import Token, joined
 
@@ -195,6 +195,8 @@ class FeatureAttributionSequenceOutput:
         return facade.show(
             [self], self.info, (min_val, max_val), aggregator, do_aggregation, display, return_html, title, options
         )
+
+    plot = figures.plot
 
     def _repr_html_(self) -> str:
         return facade.fragment([self], self.info)
