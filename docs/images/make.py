@@ -1,4 +1,4 @@
-"""Make the README's picture: an attribution of the bundled translation model, as a browser shows it.
+"""Make the pictures of the documentation: an attribution of the bundled translation model, in a browser and as a figure.
 
 .venv/bin/python docs/images/make.py
 """
@@ -22,6 +22,7 @@ def shoot(page: Path, picture: Path, width: int, height: int) -> None:
 
 def main() -> None:
     out = inseq.load_model("demo/zh-en", "saliency").attribute("我喜歡機器學習和人工智慧。", step_scores=["probability"])
+    out.save(HERE / "zh-en-saliency.svg", overwrite=True)
     with tempfile.TemporaryDirectory() as scratch:
         page = Path(scratch) / "page.html"
         out.save_html(page)

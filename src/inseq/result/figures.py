@@ -85,7 +85,7 @@ def _figure(tables: Sequence[Table], title: str | None) -> Figure:
 
 def _tables(
     output: FeatureAttributionOutput | FeatureAttributionSequenceOutput,
-    limits: facade.Limits,
+    limits: tuple[float | None, float | None],
     aggregator: Names,
     do_aggregation: bool,
     options: dict[str, Any],

@@ -82,8 +82,6 @@ class FeatureAttributionOutput:
             list(self), self.info, (min_val, max_val), aggregator, do_aggregation, display, return_html, title, options
         )
 
-    plot = figures.plot
-
     def _repr_html_(self) -> str:
         return facade.fragment(list(self), self.info)
 
@@ -131,6 +129,7 @@ class FeatureAttributionOutput:
         """Return plain Python values."""
         return {"sequence_attributions": [sequence.to_dict() for sequence in self], "info": facade.plain(self.info)}
 
+    plot = figures.plot
     save = store.save
     load = staticmethod(store.load)
 

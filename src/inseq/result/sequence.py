@@ -196,8 +196,6 @@ class FeatureAttributionSequenceOutput:
             [self], self.info, (min_val, max_val), aggregator, do_aggregation, display, return_html, title, options
         )
 
-    plot = figures.plot
-
     def _repr_html_(self) -> str:
         return facade.fragment([self], self.info)
 
@@ -279,6 +277,8 @@ class FeatureAttributionSequenceOutput:
             elif isinstance(value, dict) and name != "info":
                 setattr(self, name, {key: change(each) for key, each in value.items()})
         return self
+
+    plot = figures.plot
 
     def to_pandas(self) -> Any:
         """The aggregated scores as a data frame: a row for each input token of each step."""

@@ -15,7 +15,8 @@ LATIN = ("Helvetica Neue", "Helvetica", "Arial", "Liberation Sans", "DejaVu Sans
 """The last one comes with matplotlib."""
 
 FURTHER = (
-    *("PingFang", "Hiragino Sans", "Microsoft YaHei", "Noto Sans CJK", "Source Han Sans", "WenQuanYi", "SimHei", "SimSun"),
+    *("PingFang", "Hiragino Sans", "Microsoft YaHei", "Noto Sans CJK SC", "Source Han Sans SC", "Noto Sans CJK"),
+    *("Source Han Sans", "WenQuanYi", "SimHei", "SimSun"),
     *("Yu Gothic", "Malgun Gothic", "Apple SD Gothic", "AR PL", "Droid Sans Fallback", "Noto Sans", "Geeza Pro", "Nirmala UI"),
     *("Leelawadee UI", "Segoe UI", "Noto Emoji", "Symbola", "FreeSans", "Arial Unicode MS", "Unifont"),
 )

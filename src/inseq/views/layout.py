@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from inseq.views.colours import LEVELS, RGB, ink, palette
-from inseq.views.measures import cut, width, wrapped
+from inseq.views.measures import MAX_CHARS, cut, width, wrapped
 from inseq.views.plan import (
     APART,
     BESIDE,
@@ -74,8 +74,8 @@ def drawing(tables: Sequence[Table], title: str | None = None) -> Drawing:
         y += LABEL
         marks.append(_text("There is no result to show.", MARGIN, y))
         y += MARGIN
-    named = title or next((table.title for table in tables if table.title), "") or "Inseq attribution"
-    return Drawing(math.ceil(max([LEAST, *map(_end, marks)]) + MARGIN), math.ceil(y), tuple(marks), visible(named))
+    named = visible(title or next((table.title for table in tables if table.title), "") or "Inseq attribution")
+    return Drawing(math.ceil(max([LEAST, *map(_end, marks)]) + MARGIN), math.ceil(y), tuple(marks), named[:MAX_CHARS])
 
 
 def _numbered(i: int, n: int) -> str:

@@ -25,18 +25,30 @@ def cut(text: str, room: float, size: float) -> str:
 
 
 def wrapped(text: str, room: float, size: float) -> list[str]:
-    """Break a text into lines, between words, and within those that have no line to themselves."""
+    """Break a text into lines, between words, and within those that are longer than a line."""
     lines = [""]
+    used, blank = 0.0, width(" ", size)
     for word in text.split():
-        line = f"{lines[-1]} {word}" if lines[-1] else word
-        if width(line, size) <= room:
-            lines[-1] = line
+        wide = width(word, size)
+        if lines[-1] and used + blank + wide <= room:
+            lines[-1] += f" {word}"
+            used += blank + wide
             continue
-        lines += [""] if lines[-1] else []
-        for char in word:
-            lines += [""] if width(lines[-1] + char, size) > room else []
-            lines[-1] += char
-    return [line for line in lines if line]
+        pieces = [word] if wide <= room else _pieces(word, room, size)
+        lines += pieces
+        used = width(pieces[-1], size)
+    return lines[1:]
+
+
+def _pieces(word: str, room: float, size: float) -> list[str]:
+    """Pieces of a word as long as a line."""
+    starts, used = [0], 0.0
+    for i, char in enumerate(word):
+        used += size * _advance(char)
+        if used > room and i > starts[-1]:
+            starts.append(i)
+            used = size * _advance(char)
+    return [word[start:end] for start, end in zip(starts, [*starts[1:], None], strict=True)]
 
 
 def from_right(text: str) -> bool:
