@@ -49,7 +49,7 @@ def plot(
     Warns:
         UserWarning: once, where no installed font has a script that the text needs.
     """
-    return _figure(_tables(self, (min_val, max_val), aggregator, do_aggregation, options), title)
+    return figure(_tables(self, (min_val, max_val), aggregator, do_aggregation, options), title)
 
 
 def save(output: FeatureAttributionOutput, path: Path) -> None:
@@ -64,14 +64,19 @@ def save(output: FeatureAttributionOutput, path: Path) -> None:
 
         data = svg.document(tables).encode("utf-8")
     else:
-        figure = _figure(tables, None)
+        made = figure(tables, None)
         from inseq.views.figure import written
 
-        data = written(figure, path.suffix.removeprefix("."))
+        data = written(made, path.suffix.removeprefix("."))
     containers.write(path, data)
 
 
-def _figure(tables: Sequence[Table], title: str | None) -> Figure:
+def figure(tables: Sequence[Table], title: str | None) -> Figure:
+    """Return the figure of tables.
+
+    Raises:
+        ArgumentError: if matplotlib is not installed.
+    """
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
