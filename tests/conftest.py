@@ -40,3 +40,12 @@ def registered() -> Iterator[Callable[..., str]]:
     for registry, entries in zip(registries, before, strict=True):
         registry._entries.clear()
         registry._entries.update(entries)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """A headless Chromium, started where the first test of a process needs it."""
+    from browsing import chromium
+
+    with chromium() as started:
+        yield started

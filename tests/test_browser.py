@@ -1,92 +1,23 @@
-"""Pages in a real browser: colours are really there, and hostile text really does nothing.
+"""Pages in a real browser: colours are really there, hostile text really does nothing, and nobody is asked for anything.
 
 ``sh tests/browser.sh`` installs what is needed.
 """
 
 from __future__ import annotations
 
-import shutil
-import struct
-import subprocess
-import zlib
 from pathlib import Path
+from typing import Any
 
 import pytest
+from browsing import needs_browser, open_page, shares
 from results import HOSTILE, everywhere, translation
 
 from inseq.result.output import FeatureAttributionSequenceOutput
 from inseq.views import html
-from inseq.views.colours import PAPER, RGB, palette
+from inseq.views.colours import PAPER, palette
 from inseq.views.tabulate import table
 
-CHROMIUM = shutil.which("chromium")
-FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--hide-scrollbars",
-    "--force-color-profile=srgb",
-)
-SIZE = (900, 700)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium; run `sh tests/browser.sh` as root")
-
-
-def browse(page: str, folder: Path, *flags: str) -> str:
-    """Open a page and return what the browser writes to its standard output."""
-    path = folder / "page.html"
-    path.write_text(page, encoding="utf-8")
-    command = [str(CHROMIUM), *FLAGS, f"--user-data-dir={folder / 'profile'}", *flags, path.as_uri()]
-    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
-
-
-def screenshot(page: str, folder: Path, *flags: str) -> list[list[RGB]]:
-    """Return the rows of pixels of a page."""
-    image = folder / "page.png"
-    browse(page, folder, f"--screenshot={image}", f"--window-size={SIZE[0]},{SIZE[1]}", *flags)
-    return pixels(image.read_bytes())
-
-
-def pixels(png: bytes) -> list[list[RGB]]:
-    """Decode a PNG of 8 bits a channel without interlacing, which is what Chromium writes."""
-    chunks, at = [], 8
-    while at < len(png):
-        (length,) = struct.unpack(">I", png[at : at + 4])
-        chunks.append((png[at + 4 : at + 8], png[at + 8 : at + 8 + length]))
-        at += length + 12
-    width, height, depth, kind = struct.unpack(">IIBB", chunks[0][1][:10])
-    assert depth == 8
-    size = {2: 3, 6: 4}[kind]
-    raw = zlib.decompress(b"".join(data for name, data in chunks if name == b"IDAT"))
-    previous, rows = bytearray(width * size), []
-    for y in range(height):
-        start = y * (width * size + 1)
-        previous = unfiltered(raw[start], bytearray(raw[start + 1 : start + 1 + width * size]), previous, size)
-        rows.append([(previous[x], previous[x + 1], previous[x + 2]) for x in range(0, width * size, size)])
-    return rows
-
-
-def unfiltered(kind: int, line: bytearray, above: bytearray, size: int) -> bytearray:
-    for i in range(len(line)):
-        left = line[i - size] if i >= size else 0
-        corner = above[i - size] if i >= size else 0
-        line[i] = (line[i] + (0, left, above[i], (left + above[i]) // 2, paeth(left, above[i], corner))[kind]) % 256
-    return line
-
-
-def paeth(left: int, up: int, corner: int) -> int:
-    guess = left + up - corner
-    return min((left, up, corner), key=lambda value: abs(guess - value))
-
-
-def shares(image: list[list[RGB]], colour: RGB) -> float:
-    """How many pixels have a colour, of all of them, to two units a channel."""
-    near = sum(all(abs(a - b) <= 2 for a, b in zip(pixel, colour, strict=True)) for row in image for pixel in row)
-    return near / (len(image) * len(image[0]))
+pytestmark = needs_browser
 
 
 def one_cell(score: float, signed: bool = False) -> FeatureAttributionSequenceOutput:
@@ -94,53 +25,99 @@ def one_cell(score: float, signed: bool = False) -> FeatureAttributionSequenceOu
     return translation([[score], [1.0]], ["我", "</s>"], [" a-rather-wide-token"], signed=signed)
 
 
+@pytest.mark.parametrize("scripts", [True, False])
 @pytest.mark.parametrize(("score", "signed"), [(1.0, False), (1.0, True), (-1.0, True)])
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_a_strong_cell_has_its_colour(score: float, signed: bool, theme: str, tmp_path: Path) -> None:
-    flags = ("--blink-settings=preferredColorScheme=0",) if theme == "dark" else ()
-    image = screenshot(html.page([table(one_cell(score, signed))]), tmp_path, *flags)
-    fills = palette("diverging" if signed else "sequential", theme)  # type: ignore[arg-type]
-    strong = fills[0] if score < 0 else fills[-1]
-    assert shares(image, strong) > 0.004
-    assert shares(image, PAPER[theme]) > 0.5  # type: ignore[index]
+def test_a_strong_cell_has_its_colour(
+    score: float, signed: bool, theme: Any, scripts: bool, browser: Any, tmp_path: Path
+) -> None:
+    page = html.page([table(one_cell(score, signed))])
+    image = open_page(browser, page, tmp_path, color_scheme=theme, java_script_enabled=scripts).pixels()
+    fills = palette("diverging" if signed else "sequential", theme)
+    assert shares(image, fills[0] if score < 0 else fills[-1]) > 0.004
+    assert shares(image, PAPER[theme]) > 0.5
 
 
-def test_a_zero_cell_looks_like_the_paper(tmp_path: Path) -> None:
-    output = translation([[0.0]], ["我"], [" a-rather-wide-token"])
-    image = screenshot(html.page([table(output)], "zero"), tmp_path)
-    assert shares(image, palette("sequential", "light")[-1]) < 0.002
-    assert shares(image, PAPER["light"]) > 0.9
+def test_a_zero_cell_looks_like_the_paper_and_a_missing_one_is_hatched(browser: Any, tmp_path: Path) -> None:
+    output = translation([[0.0, 1.0], [0.0, float("nan")]], ["我", "和"], [" wide-token", " another"])
+    opened = open_page(browser, html.page([table(output)], "zero"), tmp_path)
+    canvas = opened.pixels(".box canvas")
+    assert 0.05 < shares(canvas, palette("sequential", "light")[-1]) < 0.3
+    assert shares(canvas, PAPER["light"]) > 0.4
+    middle = canvas.shape[1] // 2
+    assert shares(canvas[-20:-4, 36:60], PAPER["light"]) > 0.95
+    assert shares(canvas[-20:-4, middle + 40 : middle + 90], PAPER["light"]) < 0.9
 
 
-def test_a_forced_theme_wins(tmp_path: Path) -> None:
-    page = html.page([table(one_cell(1.0))]).replace('<html lang="en">', '<html lang="en" data-theme="dark">')
-    assert shares(screenshot(page, tmp_path), palette("sequential", "dark")[-1]) > 0.004
+@pytest.mark.parametrize(
+    "host", ["<html data-theme=dark>", "<html theme=dark>", "<body data-jp-theme-light=false>", "<body style='color:#ddd'>"]
+)
+def test_the_theme_is_that_of_the_host(host: str, browser: Any, tmp_path: Path) -> None:
+    document = f"<!doctype html>{host}<meta charset=utf-8>{html.fragment([table(one_cell(1.0))])}"
+    image = open_page(browser, document, tmp_path).pixels(".inseq")
+    assert shares(image, PAPER["dark"]) > 0.5
+    assert shares(image, palette("sequential", "dark")[-1]) > 0.004
 
 
-def test_hostile_text_runs_no_script(tmp_path: Path) -> None:
-    for as_fragment in (False, True):
-        parts = []
-        for text in HOSTILE:
-            output = everywhere(text)
-            tables = [table(sequence, info=output.info) for sequence in output]
-            parts.append(html.fragment(tables, text) if as_fragment else html.page(tables, text))
-        page = "".join(parts) if as_fragment else parts[0]
-        name = "fragments" if as_fragment else "page"
-        folder = tmp_path / name
-        folder.mkdir()
-        document = f"<!doctype html><meta charset=utf-8><title>calm</title>{page}" if as_fragment else page
-        dom = browse(document, folder, "--dump-dom", "--virtual-time-budget=1000")
-        assert "<title>PWNED" not in dom
-        assert "<svg" not in dom
-        assert "<img" not in dom
-        assert "<script" not in dom
+def test_a_light_host_stays_light_on_a_dark_system(browser: Any, tmp_path: Path) -> None:
+    document = f"<!doctype html><meta charset=utf-8><body>{html.fragment([table(one_cell(1.0))])}"
+    assert shares(open_page(browser, document, tmp_path, color_scheme="dark").pixels(".inseq"), PAPER["light"]) > 0.5
 
 
-def test_the_policy_stops_script_that_got_in(tmp_path: Path) -> None:
+def test_a_theme_that_was_asked_for_wins(browser: Any, tmp_path: Path) -> None:
+    page = html.page([table(one_cell(1.0))], theme="dark").replace('<html lang="en">', '<html lang="en" data-theme="light">')
+    assert shares(open_page(browser, page, tmp_path).pixels(".inseq"), palette("sequential", "dark")[-1]) > 0.004
+
+
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize("text", HOSTILE)
+def test_hostile_text_runs_no_script(text: str, whole: bool, browser: Any, tmp_path: Path) -> None:
+    output = everywhere(text)
+    tables = [table(sequence, info=output.info, title=text) for sequence in output]
+    document = f"<!doctype html><meta charset=utf-8><title>calm</title>{html.fragment(tables, text)}"
+    opened = open_page(browser, html.page(tables, text) if whole else document, tmp_path)
+    page = opened.page
+    opened.token("output", 0).click()
+    page.locator(".panel.compare select").select_option(index=2)
+    page.get_by_text("Copy and save").last.click()
+    page.keyboard.press("Escape")
+    assert "PWNED" not in page.title() or page.title() == text
+    assert (
+        page.evaluate("document.querySelectorAll('svg,img,[onmouseover],[onerror],[onload],[style*=color\\\\:red]').length")
+        == 0
+    )
+    assert page.locator("script").count() == 3
+    assert not opened.problems
+    assert len(opened.requests) == 1
+
+
+def test_the_policy_stops_script_that_got_in(browser: Any, tmp_path: Path) -> None:
     page = html.page([table(translation())])
     injected = "<script>document.title='PWNED'</script><img src=x onerror=\"document.title='PWNED'\">"
-    dom = browse(page.replace("<section>", f"<section>{injected}", 1), tmp_path, "--dump-dom")
-    assert "<img" in dom
-    assert "<title>PWNED" not in dom
+    opened = open_page(browser, page.replace("<section>", f"<section>{injected}", 1), tmp_path)
+    assert opened.page.locator("img").count() == 1
+    assert "PWNED" not in opened.page.title()
+    assert opened.page.locator("canvas").count() > 0
     unguarded = f"<!doctype html><title>calm</title>{injected}"
-    assert "<title>PWNED" in browse(unguarded, tmp_path, "--dump-dom")
+    assert open_page(browser, unguarded, tmp_path).page.title() == "PWNED"
+
+
+def test_a_page_asks_for_nothing_and_complains_of_nothing(browser: Any, tmp_path: Path) -> None:
+    opened = open_page(browser, html.page([table(translation())]), tmp_path)
+    assert opened.requests == [(tmp_path / "page.html").as_uri()]
+    assert opened.problems == []
+
+
+def test_without_scripts_the_text_is_coloured_and_the_table_is_there(browser: Any, tmp_path: Path) -> None:
+    opened = open_page(browser, html.page([table(translation())]), tmp_path, java_script_enabled=False)
+    assert opened.page.locator("td").count() == 6
+    fill = opened.page.locator("[data-line=input] .tok").nth(1).evaluate("t => getComputedStyle(t).backgroundColor")
+    assert fill not in ("rgba(0, 0, 0, 0)", "rgb(255, 255, 255)")
+
+
+def test_colours_of_a_fragment_survive_without_its_style_sheet(browser: Any, tmp_path: Path) -> None:
+    found = html.fragment([table(translation())])
+    bare = found[: found.index("<style")] + found[found.index("</style>") + 8 :]
+    opened = open_page(browser, f"<!doctype html><meta charset=utf-8>{bare}", tmp_path, java_script_enabled=False)
+    fill = opened.page.locator("[data-line=input] .tok").nth(1).evaluate("t => getComputedStyle(t).backgroundColor")
+    assert fill not in ("rgba(0, 0, 0, 0)", "rgb(255, 255, 255)")

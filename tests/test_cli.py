@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import sys
 from pathlib import Path
 
 import pytest
+import torch
+from results import continuation
 from typer.testing import CliRunner
 
 import inseq
@@ -106,6 +110,106 @@ def test_the_flags_of_inseq_are_taken(tmp_path: Path) -> None:
     assert "我" in _run("show", str(result))
 
 
+def test_show_takes_a_text_a_token_and_a_number(tmp_path: Path) -> None:
+    result = str(tmp_path / "a.json")
+    arguments = [
+        "attribute",
+        "-m",
+        "demo/zh-en",
+        "-i",
+        "我喜歡貓。",
+        "他喜歡狗。",
+        "-s",
+        "probability",
+        "--hide",
+        "-q",
+        "-o",
+        result,
+    ]
+    _run(*arguments)
+    shown = _run("show", result, "--text", "2", "--token", "-3", "--top", "2")
+    assert "Output  He likes »dogs«. </s>" in shown
+    assert "dogs · explained token 3 of 5 · probability" in shown
+    assert len(re.findall(r"^0\.\d\d  .*input \d$", shown, re.MULTILINE)) == 2
+    assert "Text 1" not in shown
+    assert re.search(r"^cats +貓 0\.\d\d \| probability 0\.\d\d$", _run("show", result, "--top", "1"), re.MULTILINE)
+    values = _run("show", result, "--tsv")
+    assert values.startswith("kind\ttoken\tI\tlike\tcats\t.\t</s>\nsource\t我\t0.")
+    assert values.count("kind\ttoken") == 2
+    assert _run("show", result, "--tsv", "--text", "1") == values.split("\n\n")[0] + "\n"
+    _run("show", result, "--text", "2", "--html", str(tmp_path / "a.html"))
+    page = (tmp_path / "a.html").read_text()
+    assert "dogs" in page
+    assert "cats" not in page
+
+
+def test_what_the_documentation_shows_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    documented = (Path(__file__).parent.parent / "docs" / "command-line.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^(?:\$ )?inseq ((?:attribute|show) .*result\.json.*)$", documented, re.MULTILINE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    attribute, *_, show = [shlex.split(command) for command in commands]
+    _run(*attribute, "--hide")
+    assert f"$ inseq {commands[-1]}\n{_run(*show).rstrip()}\n```\n" in documented
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--text", "0"], "Got --text 0, but the result has 1 text, counted from 1."),
+        (["--text", "2"], "Got --text 2, but the result has 1 text"),
+        (["--token", "9"], "Got token 9, but the explained tokens are 1 to 2"),
+        (["--top", "0"], "Got top 0"),
+        (["--tsv", "--top", "3"], "--top cannot go with --tsv, which writes all scores."),
+        (["--tsv", "--token", "3"], "--token cannot go with --tsv"),
+        (["--html", "x.html", "--token", "1"], "--token cannot go with --html"),
+        (["--html", "x.html", "--tsv"], "--tsv cannot go with --html"),
+    ],
+)
+def test_show_says_what_it_cannot_show(arguments: list[str], message: str, tmp_path: Path) -> None:
+    inseq.FeatureAttributionOutput([continuation()]).save(tmp_path / "a.json")
+    with pytest.raises(inseq.errors.ArgumentError, match=re.escape(message)):
+        RUN.invoke(app, ["show", str(tmp_path / "a.json"), *arguments], catch_exceptions=False)
+    assert not Path("x.html").exists()
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [["1"], ["1", "mean"], ["1", "mean", "max"], ["1", "0", "mean", "mean"], ["1", "0", "mean", "words"]],
+    ids=" ".join,
+)
+def test_selectors_take_an_index_for_each_aggregator(tmp_path: Path, flags: list[str]) -> None:
+    """The last axis first: heads, then layers."""
+    selectors, aggregators = ([flag for flag in flags if flag.isdigit() is wanted] for wanted in (True, False))
+    arguments = ["attribute", "-m", "demo/zh-en", "-a", "attention", "-i", "我喜歡貓。", "--hide"]
+    arguments += ["--options", '{"granular": true}']
+    _run(*arguments, "-o", str(tmp_path / "whole.json"))
+    named = ["--attribution_aggregators", *aggregators] if aggregators else []
+    _run(*arguments, "-o", str(tmp_path / "a.json"), "--attribution_selectors", *selectors, *named)
+    whole = inseq.FeatureAttributionOutput.load(tmp_path / "whole.json")[0]
+    found = inseq.FeatureAttributionOutput.load(tmp_path / "a.json")[0]
+    head = whole.source_attributions[..., 1]
+    over_layers = head[..., 0] if len(selectors) == 2 else head.amax(-1) if "max" in aggregators else head.mean(-1)
+    assert found.axes == ()
+    assert torch.allclose(found.source_attributions, over_layers, atol=1e-6)
+
+
+def test_tokens_can_be_merged_on_the_command_line(tmp_path: Path) -> None:
+    arguments = ["attribute", "-m", "demo/gpt2", "-i", "Hello world", "--max-new-tokens", "4", "--hide", "-o"]
+    _run(*arguments, str(tmp_path / "a.json"), "--attribution_aggregators", "words", "--normalize_attributions")
+    _run(*arguments, str(tmp_path / "b.json"))
+    merged, whole = (inseq.FeatureAttributionOutput.load(tmp_path / name) for name in ("a.json", "b.json"))
+    assert merged == whole.aggregate(["words", "scores"])
+
+
+def test_selectors_that_cannot_be(tmp_path: Path) -> None:
+    arguments = ["attribute", "-m", "demo/gpt2", "-i", "Hello", "--max-new-tokens", "2", "--hide", "--attribution_selectors"]
+    with pytest.raises(inseq.errors.ArgumentError, match="must be whole numbers"):
+        RUN.invoke(app, [*arguments, "one"], catch_exceptions=False)
+    with pytest.raises(inseq.errors.ArgumentError, match="no axis left"):
+        RUN.invoke(app, [*arguments, "0", "1"], catch_exceptions=False)
+
+
 def test_a_configuration_file_gives_defaults(tmp_path: Path) -> None:
     config = tmp_path / "inseq.toml"
     config.write_text('model = "x"\n', encoding="utf-8")
@@ -133,6 +237,9 @@ def test_context_on_the_command_line(tmp_path: Path) -> None:
     assert saved["cci_scores"][0]["cti_token"] == "ĠTom"
     assert saved["info"]["attributed_fn"] == "contrast_prob_diff"
     assert "cues: Tom" in _run("show", str(tmp_path / "c.json"))
+    shown = _run("show", str(tmp_path / "c.json"), "--text", "1", "--token", "1", "--top", "1")
+    assert re.search(r"^\d\.\d\d  Tom  input 7$", shown, re.MULTILINE)
+    assert _run("show", str(tmp_path / "c.json"), "--tsv").startswith("kind\ttoken\tTom\nsource\tAnna\t")
     assert "cues" not in _run("attribute-context", *arguments, "--no_show_viz", "--overwrite")
 
 

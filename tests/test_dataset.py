@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 
 import inseq
+from inseq import _lock
 from inseq._rows import read_rows
 from inseq.dataset import Finished, attribute_dataset, load_run
 from inseq.errors import ArgumentError, UnknownArgumentError
@@ -154,6 +156,62 @@ def test_a_run_that_was_killed_at_its_first_write_begins_again(gpt2: Any, tmp_pa
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / ".run.json.tmp").write_text('{"form')
     assert attribute_dataset(gpt2, _write(tmp_path / "data.txt", TEXTS[:1]), tmp_path / "run", **OPTIONS).done == 1
+
+
+HOLDING = """
+import sys, time
+from pathlib import Path
+from inseq._lock import locked
+with locked(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_two_processes_do_not_write_one_directory(gpt2: Any, tmp_path: Path) -> None:
+    data = _write(tmp_path / "data.txt", TEXTS[:1])
+    (tmp_path / "run").mkdir()
+    other = subprocess.Popen([sys.executable, "-c", HOLDING, str(tmp_path / "run")], stdout=subprocess.PIPE)
+    try:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"held\n"
+        with pytest.raises(ArgumentError, match=rf"is being written by another run \(process {other.pid} on .+\)\. Wait"):
+            attribute_dataset(gpt2, data, tmp_path / "run", **OPTIONS)
+    finally:
+        other.kill()
+        other.wait()
+    assert attribute_dataset(gpt2, data, tmp_path / "run", **OPTIONS).done == 1, "a lock ends with its process"
+    assert [result.row for result in load_run(tmp_path / "run")] == [0]
+
+
+def test_a_run_lets_its_directory_go(gpt2: Any, tmp_path: Path) -> None:
+    data = _write(tmp_path / "data.txt", TEXTS[:1])
+    inside: list[str] = []
+
+    def progress(n: int) -> None:
+        with pytest.raises(ArgumentError, match=f"process {os.getpid()} on") as error:
+            attribute_dataset(gpt2, data, tmp_path / "run", **OPTIONS)
+        inside.append(str(error.value))
+
+    attribute_dataset(gpt2, data, tmp_path / "run", progress=progress, **OPTIONS)
+    assert len(inside) == 1
+
+    def interrupt(n: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        attribute_dataset(gpt2, data, tmp_path / "other", progress=interrupt, **OPTIONS)
+    for name in ("run", "other"):
+        assert attribute_dataset(gpt2, data, tmp_path / name, **OPTIONS).skipped == 1
+
+
+def test_a_file_system_without_locks_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def refuse(file: Any) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(_lock, "_lock", refuse)
+    with pytest.warns(UserWarning, match=r"cannot be locked \(Function not implemented\)"), _lock.locked(tmp_path):
+        pass
 
 
 @pytest.fixture(scope="module")

@@ -186,6 +186,12 @@ def test_plot_aggregates_as_show_does() -> None:
     assert "0.90" in [text.get_text() for text in words.axes[0].texts]
 
 
+def test_show_returns_the_figure_where_asked() -> None:
+    for show in (translation().show, FeatureAttributionOutput([translation()]).show_granular, translation().show_tokens):
+        figure = show(display=False, return_figure=True)
+        assert [text.get_text() for text in figure.axes[0].texts] == picture(translation()).texts
+
+
 def test_figures_are_saved_by_their_ending(tmp_path: Path) -> None:
     out = FeatureAttributionOutput([translation(), continuation()], info={"attribution_method": "saliency"})
     for name, start in (("x.svg", b"<svg"), ("x.png", b"\x89PNG"), ("x.pdf", b"%PDF")):

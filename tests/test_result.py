@@ -154,6 +154,7 @@ def test_lists_and_parts() -> None:
     assert partly.axes == ("layer",)
     assert partly.aggregate() == attention().aggregate()
     assert attention().aggregate([]) == attention()
+    assert close(attention().aggregate([], select_idx=1).source_attributions, attention().source_attributions[..., 1])
     assert attention().aggregate("scores", ["max", "min"], normalize=False) == out
     own = attention().aggregate(lambda values, dim: values.amax(dim), normalize=False)
     assert close(own.source_attributions, raw.amax((-1, -2)))

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from results import NAN, continuation, translation
 
 from inseq.errors import ArgumentError
+from inseq.result.showing import Look
 from inseq.views.colours import LEVELS, PAPER, contrast, ink, palette
 from inseq.views.style import sheet
 from inseq.views.table import Scale
@@ -71,8 +72,8 @@ def test_signed_scores_have_a_scale_with_zero_in_the_middle() -> None:
     scale = table(translation([[0.1, 0.0], [-0.4, 0.2], [9.0, 0.0]], signed=True)).scale
     assert (scale.minimum, scale.maximum, scale.kind) == (pytest.approx(-0.4), pytest.approx(0.4), "diverging")
     assert scale.level(0.0, LEVELS) == LEVELS // 2
-    assert table(translation(signed=True), min_val=-0.5, max_val=0.2).scale == Scale(-0.5, 0.5, "diverging")
-    assert table(translation(), min_val=0.1, max_val=0.2).scale == Scale(0.1, 0.2, "sequential")
+    assert table(translation(signed=True), look=Look(-0.5, 0.2)).scale == Scale(-0.5, 0.5, "diverging")
+    assert table(translation(), look=Look(0.1, 0.2)).scale == Scale(0.1, 0.2, "sequential")
 
 
 def test_the_declared_sign_decides_the_colours_and_a_norm_has_none() -> None:

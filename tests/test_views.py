@@ -12,10 +12,9 @@ from typing import Any
 import pytest
 import torch
 from results import HOSTILE, NAN, continuation, everywhere, tokens, translation
-from rich.cells import cell_len
 
 from inseq.result.output import FeatureAttributionOutput, FeatureAttributionSequenceOutput
-from inseq.views import html, surface, terminal
+from inseq.views import html, static, surface, terminal
 from inseq.views.style import sheet
 from inseq.views.table import Table
 from inseq.views.tabulate import table
@@ -58,7 +57,7 @@ def test_cells_have_their_colours_numbers_and_exact_values() -> None:
     assert cells[0]["title"] == "0.123457"
     assert ">0.12<" in page
     for kind in ("s32", "s0", "d0", "d32"):
-        assert f".inseq .{kind}.{kind}{{" in page
+        assert f".inseq .{kind}{{background:" in page
     signed = Document(html.page([table(translation([[0.4, -0.4], [0.0, 0.2], [0.1, 0.1]], signed=True))]))
     assert [cell["class"] for cell in signed.cells()][:4] == ["d32", "d0", "d16", "d24"]
 
@@ -82,27 +81,39 @@ def test_edited_tokens_are_shown() -> None:
 def test_the_page_stands_alone_under_a_strict_policy() -> None:
     page = html.page([table(translation())], "A title")
     policy = next(a["content"] for tag, a in Document(page).elements if tag == "meta" and "http-equiv" in a)
+    digest = r"'sha256-[\w+/]{43}='"
     assert policy is not None
-    assert re.fullmatch(r"default-src 'none'; style-src 'sha256-[\w+/]{43}='; base-uri 'none'; form-action 'none'", policy)
+    allowed = rf"script-src {digest}; style-src {digest} {digest}; img-src blob:"
+    assert re.fullmatch(rf"default-src 'none'; {allowed}; base-uri 'none'; form-action 'none'", policy)
     assert "A title" in page
-    assert not re.search(r"https?:|url\(|@import|<script|<link|<img|\sstyle=", page)
+    assert not re.search(r"https?:|url\(|@import|<link|<img|\sstyle=", page.replace(html.script(), ""))
+    assert re.findall(r"https?:[^\"]+", html.script()) == ["http://www.w3.org/2000/svg"]
 
 
-def test_the_policy_names_the_style_that_is_there() -> None:
+def test_the_policy_names_the_style_and_the_script_that_are_there() -> None:
     import base64
     import hashlib
 
-    page = html.page([])
-    style = page.split("<style>")[1].split("</style>")[0]
-    assert base64.b64encode(hashlib.sha256(style.encode()).digest()).decode() in page
+    page = html.page([table(translation())])
+    parts = re.findall(r"<(style|script)( class=\"sheet\")?>(.*?)</\1>", page, re.DOTALL)
+    assert len(parts) == 3
+    for _, _, part in parts:
+        assert base64.b64encode(hashlib.sha256(part.encode()).digest()).decode() in page
+
+
+def test_the_script_is_small_and_once_on_a_page() -> None:
+    assert len(html.script().encode()) < 40_000
+    assert html.page([table(translation())] * 3).count(html.script()) == 1
+    assert "//" not in html.script().replace("http://", "")
 
 
 def test_a_fragment_is_one_element_with_a_scoped_style() -> None:
     found = html.fragment([table(translation()), table(continuation())])
     assert found.startswith("<div>")
     assert found.endswith("</div>")
-    assert "<html" not in found
-    selectors = re.findall(r"([^{}]+)\{", sheet())
+    assert "<html" not in found.replace(html.script(), "")
+    rules = re.sub(r"@media[^{]+\{(.*?\})\}", r"\1", sheet())
+    selectors = re.findall(r"([^{}]+)\{", rules)
     assert all(".inseq" in part for selector in selectors for part in selector.split(","))
     assert "Text 2 of 2" in found
 
@@ -173,92 +184,12 @@ def test_no_result_at_all() -> None:
     assert "no result" in FeatureAttributionOutput([])._repr_html_()
 
 
-def test_a_large_matrix_keeps_its_strongest_rows_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(html, "MAX_CELLS", 4)
+def test_a_large_matrix_is_left_to_the_script(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(static, "MAX_CELLS", 4)
     page = html.page([table(translation([[0.1, 0.1], [0.9, 0.8], [0.7, 0.7]]))])
-    assert "the 2 strongest of 3 input tokens" in page
-    assert len(Document(page).cells()) == 4
+    assert "The heat map of 3 by 2 scores needs scripts" in page
+    assert not Document(page).cells()
     assert "我" in page
-
-
-# ----------------------------------------------------------------------------- terminal
-
-
-def test_the_text_form_word_for_word() -> None:
-    out = continuation(
-        step_scores={"probability": torch.tensor([0.5, 0.25])},
-        info={"attribution_method": "saliency", "model_name": "demo"},
-    )
-    assert plain(out) == (
-        "               is  blue\n"
-        "The          0.50  0.10\n"
-        "sky          0.50  0.20\n"
-        "is                 0.70\n"
-        "probability  0.50  0.25\n"
-        "\n"
-        "rows: input, columns: output, colours: 0.00 to 0.70\n"
-        "Method: saliency · Model: demo\n"
-        "\n"
-    )
-
-
-def test_wide_characters_are_aligned() -> None:
-    lines = plain(translation()).splitlines()[:4]
-    assert {cell_len(line) for line in lines} == {16}
-
-
-@pytest.mark.parametrize("width", [12, 20, 40, 79])
-def test_columns_are_split_into_blocks_that_fit(width: int) -> None:
-    written = [f" word{i}" for i in range(15)]
-    out = translation(torch.rand(3, 15), written=written, info={"notes": ["many short words in one long line"]})
-    shown = plain(out, width)
-    assert all(cell_len(line) <= width for line in shown.splitlines())
-    assert len(re.findall(r"\d\.\d\d", shown)) >= 45
-    if width >= 20:
-        assert all(word.strip() in shown for word in written)
-
-
-def colours(out: FeatureAttributionSequenceOutput, monkeypatch: pytest.MonkeyPatch, **environment: str) -> str:
-    for name in ("NO_COLOR", "FORCE_COLOR", "TERM", "COLORTERM", "TTY_COMPATIBLE"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
-    file = Terminal()
-    terminal.render([table(out)], width=60, file=file)
-    return file.getvalue()
-
-
-def test_colours_go_to_terminals_that_have_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    coloured = colours(translation(), monkeypatch, TERM="xterm-256color", COLORTERM="truecolor")
-    assert "\x1b[38;2;" in coloured
-    assert "48;2;192;84;16m" in coloured
-    blue = translation([[-0.6, 0.0], [-0.3, -0.8], [-0.1, -0.2]], signed=True)
-    assert "\x1b[38;5;" in colours(blue, monkeypatch, TERM="xterm-256color")
-    for environment in ({"NO_COLOR": "1", "TERM": "xterm-256color"}, {"TERM": "dumb"}):
-        without = colours(translation(), monkeypatch, **environment)
-        assert not re.search(r"\x1b\[[\d;]*[34]8;", without)
-        assert "0.80" in without
-    assert "\x1b" not in plain(translation())
-
-
-def test_a_terminal_without_unicode_gets_question_marks() -> None:
-    raw = io.BytesIO()
-    file = io.TextIOWrapper(raw, encoding="ascii")
-    terminal.render([table(translation())], width=60, file=file)
-    file.flush()
-    assert b"0.80" in raw.getvalue()
-    assert b"?" in raw.getvalue()
-
-
-def test_markup_is_literal() -> None:
-    out = translation(source=["[red]x[/red]", ":smile:", "</s>"])
-    assert "[red]x[/red]" in plain(out)
-    assert ":smile:" in plain(out)
 
 
 # ----------------------------------------------------------------------------- show

@@ -1,18 +1,23 @@
-"""What the commands ``attribute``, ``attribute-dataset`` and ``attribute-context`` do with their flags."""
+"""What the commands ``attribute``, ``attribute-dataset``, ``attribute-context`` and ``show`` do with their flags."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from inseq._flags import Flags, of_attribution, shared
 from inseq._language import with_language
 from inseq.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from inseq.result.context import AttributeContextOutput
+    from inseq.result.output import FeatureAttributionOutput
+    from inseq.views.table import Table
 
 
 def run_attribute(arguments: Sequence[str]) -> None:
@@ -32,8 +37,8 @@ def run_attribute(arguments: Sequence[str]) -> None:
         show_progress=not args.quiet,
         **_arguments(args, model),
     )
-    if args.attribution_aggregators or args.aggregate_output:
-        found = found.aggregate(**_aggregation(args))
+    if args.attribution_aggregators or args.attribution_selectors or args.aggregate_output:
+        found = _aggregated(found, args)
     if args.save_path:
         found.save(args.save_path, overwrite=args.overwrite)
     if args.viz_path:
@@ -60,7 +65,8 @@ def run_attribute_dataset(arguments: Sequence[str]) -> None:
     flags.flag("--limit", int, help="How many rows at most.")
     args = flags.read(arguments)
     _require(args, "model_name_or_path", "dataset_name", "save_path")
-    idle = [name for name in ("attribution_aggregators", "aggregate_output", "viz_path") if getattr(args, name)]
+    unaggregated = ("attribution_aggregators", "attribution_selectors", "aggregate_output", "viz_path")
+    idle = [name for name in unaggregated if getattr(args, name)]
     if idle:
         raise ArgumentError(
             f"--{idle[0]} is not for attribute-dataset, which stores scores as they are: load_run gives each row."
@@ -105,6 +111,67 @@ def run_attribute_context(arguments: Sequence[str]) -> None:
     plain = {f.name for f in fields(AttributeContextArgs) if f.default is None}
     attribute_context(AttributeContextArgs(**{k: v for k, v in given.items() if v is not None or k in plain}))
     _say_written(args, args.save_path, args.viz_path)
+
+
+def run_show(path: Path, text: int | None, token: int | None, top: int | None, tsv: bool, save: Path | None) -> None:
+    """Show a saved result, or that of attribute-context."""
+    given = {"--token": token, "--top": top}
+    idle = [flag for flag, value in given.items() if value is not None] if tsv or save is not None else []
+    idle += ["--tsv"] if tsv and save is not None else []
+    if idle:
+        raise ArgumentError(f"{idle[0]} cannot go with {'--tsv' if save is None else '--html'}, which writes all scores.")
+    found = _result(path)
+    if text is not None:
+        found = _one_text(found, text)
+    if save is not None:
+        found.save_html(save)
+        return
+    tables = _tables(found)
+    if tsv:
+        from inseq.views.tsv import tsv as separated
+
+        typer.echo(separated(tables).encode(), nl=False)
+    else:
+        from inseq.views import terminal
+
+        terminal.render(tables, token=token, top=top)
+
+
+def _result(path: Path) -> FeatureAttributionOutput | AttributeContextOutput:
+    from inseq.errors import FileFormatError
+    from inseq.result.context import AttributeContextOutput
+    from inseq.result.output import FeatureAttributionOutput
+
+    try:
+        return FeatureAttributionOutput.load(path)
+    except FileFormatError as error:
+        try:
+            return AttributeContextOutput.load(path)
+        except FileFormatError:
+            raise error from None
+
+
+def _one_text(
+    found: FeatureAttributionOutput | AttributeContextOutput, text: int
+) -> FeatureAttributionOutput | AttributeContextOutput:
+    from inseq.result.output import FeatureAttributionOutput
+
+    size = len(found) if isinstance(found, FeatureAttributionOutput) else 1
+    if not 1 <= text <= size:
+        raise ArgumentError(f"Got --text {text}, but the result has {size} text{'s' * (size != 1)}, counted from 1.")
+    if isinstance(found, FeatureAttributionOutput):
+        return replace(found, sequence_attributions=[found[text - 1]])
+    return found
+
+
+def _tables(found: FeatureAttributionOutput | AttributeContextOutput) -> list[Table]:
+    from inseq.result import showing
+    from inseq.result.output import FeatureAttributionOutput
+    from inseq.views.context import context_table
+
+    if isinstance(found, FeatureAttributionOutput):
+        return showing.tables(found)
+    return [context_table(found)]
 
 
 CONTEXT: dict[str, Any] = {
@@ -174,21 +241,15 @@ def _arguments(args: argparse.Namespace, model: Any) -> dict[str, Any]:
     return {**given, **{name: True for name in new if getattr(args, name)}, **args.attribution_kwargs}
 
 
-def _aggregation(args: argparse.Namespace) -> dict[str, Any]:
-    names = args.attribution_aggregators
-    chosen = {"aggregator": names[0] if len(names) == 1 else names} if names else {}
-    selectors = _selectors(args)
-    return {
-        **chosen,
-        "normalize": args.normalize_attributions and not args.rescale_attributions,
-        "rescale": args.rescale_attributions,
-        **({"select_idx": selectors[0]} if selectors else {}),
-    }
+def _aggregated(found: Any, args: argparse.Namespace) -> Any:
+    from inseq.result.pipeline import aggregate_at
+
+    rescale = args.rescale_attributions
+    scale = {"normalize": args.normalize_attributions and not rescale, "rescale": rescale}
+    return aggregate_at(found, args.attribution_aggregators, _selectors(args), **scale)
 
 
 def _selectors(args: argparse.Namespace) -> list[int] | None:
-    if len(args.attribution_selectors or []) > 1:
-        raise ArgumentError("--attribution_selectors takes one index here, that along the last axis.")
     try:
         return [int(value) for value in args.attribution_selectors] if args.attribution_selectors else None
     except ValueError:

@@ -14,6 +14,8 @@ from inseq.errors import ArgumentError
 from inseq.models.adapter import Adapter
 from inseq.models.tables import Table
 from inseq.targets import StepFunctionArgs
+from inseq.text.align import align, checked_pairs, pairs_of
+from inseq.text.example import Role, Token
 
 _Side = tuple[Tensor | None, Tensor | None, Tensor | None]
 """Ids, embeddings and mask of one side."""
@@ -78,6 +80,13 @@ class BatchEncoding:
 
     def __len__(self) -> int:
         return len(self.input_ids)
+
+
+def ids_of(given: Any) -> Any:
+    """The ids of an encoding, without padding; anything else as it is."""
+    if not isinstance(given, BatchEncoding):
+        return given
+    return [row[kept.bool()] for row, kept in zip(given.input_ids, given.attention_mask, strict=True)]
 
 
 class TextModel:
@@ -270,6 +279,34 @@ class TextModel:
             kept = [i for i in rows if i not in special]
             return [token.text for token in self._adapter.encoder.tokens(kept, ["generated"] * len(kept))]
         return self.tokenizer.convert_ids_to_tokens(rows, skip_special_tokens=skip_special_tokens)
+
+    def get_token_with_ids(
+        self, batch: Any, contrast_target_tokens: Any = None, contrast_targets_alignments: Any = None
+    ) -> list[list[Token]]:
+        """The tokens of a batch, row by row, without padding.
+
+        Args:
+            batch: what :meth:`encode` gives, or anything with ``targets``, which are then taken.
+            contrast_target_tokens: for each row the pieces of another text. A token that differs from the one that it is
+                compared with is written as ``other → token``, and has the id -1.
+            contrast_targets_alignments: pairs of positions, as ``attribute`` takes them; automatic where none is given.
+        """
+        encoder, encoding = self._adapter.encoder, getattr(batch, "targets", batch)
+        role: Role = "prompt" if not self.is_encoder_decoder else "source" if encoding is batch else "generated"
+        rows = [list(encoder.tokens(ids.tolist(), [role] * len(ids))) for ids in ids_of(encoding)]
+        if contrast_target_tokens is None:
+            return rows
+        several = contrast_target_tokens if not isinstance(contrast_target_tokens[0], str) else [contrast_target_tokens]
+        aligned = pairs_of(contrast_targets_alignments, len(rows))
+        for n, (row, pieces, pairs) in enumerate(zip(rows, several, aligned, strict=True)):
+            others = [str(piece) for piece in pieces]
+            known = checked_pairs(pairs, len(row), len(others), n)
+            automatic = align([token.id for token in row], self.convert_tokens_to_ids(others))
+            for i, token in enumerate(row):
+                other = others[known.get(i, automatic[i])]
+                if other != token.token:
+                    row[i] = Token(f"{other} → {token.token}", -1, token.role, f"{other} → {token.text}")
+        return rows
 
     def clean_tokens(self, tokens: Any, skip_special_tokens: bool = False, as_targets: bool = False) -> Any:
         """What pieces say, each by itself, row by row; the piece where it says nothing."""

@@ -115,7 +115,7 @@ def shared(flags: Flags) -> None:
     flags.flag("--attribution_method -a --method", default="saliency", help="Attribution method; see `inseq methods`.")
     flags.flag("--device --dev", help="A torch device; CUDA where there is one by default.")
     flags.flag("--attributed_fn -fn --target", help="The step function to attribute; the probability by default.")
-    flags.flag("--attribution_selectors", kind=list, help="Indices to select, one for each aggregator.")
+    flags.flag("--attribution_selectors", kind=list, help="Indices along the last axis, the one before, ...")
     flags.flag("--attribution_aggregators", kind=list, help="Aggregators, or aggregation functions.")
     flags.flag("--normalize_attributions", bool, False, "Whether the scores of a token sum to 1.")
     flags.flag("--rescale_attributions", bool, False, "Whether scores are divided by the largest.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,6 +47,7 @@ class Written:
         special: whether special tokens are added to texts.
         generation: arguments of ``generate``.
         batch_size: how many are generated at a time.
+        told: called after each batch that was generated, see :func:`inseq.models.loading.generate`.
     """
 
     texts: Any = None
@@ -55,6 +56,7 @@ class Written:
     special: bool = True
     generation: Mapping[str, Any] | None = None
     batch_size: int | None = None
+    told: Callable[[list[int], Any], None] | None = None
 
     @property
     def forced(self) -> bool:
@@ -130,7 +132,7 @@ def _generated(
         adapter,
         [(x.ids, p + more, 1) if sourced else ([], x.ids + more, len(x.ids)) for x, p in zip(inputs, before, strict=True)],
     )
-    outputs = generate(adapter, [x.ids for x in inputs], arguments, written.batch_size, prefixes)
+    outputs = generate(adapter, [x.ids for x in inputs], arguments, written.batch_size, prefixes, written.told)
     ids = [(x.ids, o, 1) if sourced else ([], o, len(x.ids)) for x, o in zip(inputs, outputs, strict=True)]
     for i, (_, target, first) in enumerate(ids):
         if first >= len(target):

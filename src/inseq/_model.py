@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from inseq._compat import TextModel
+from inseq._compat import BatchEncoding, TextModel, ids_of
 from inseq._inputs import Written, read_inputs, read_outputs
 from inseq._plan import DEFAULT_TARGET, Options, plan_call
 from inseq._run import Run, outputs_of
@@ -206,37 +206,44 @@ class AttributionModel(TextModel):
     def generate(
         self,
         input_texts: Any,
-        batch_size: int | None = None,
-        *,
-        skip_special_tokens: bool = True,
+        return_generation_output: bool = False,
+        skip_special_tokens: bool | None = None,
         output_generated_only: bool = False,
+        batch_size: int | None = None,
         **generation_args: Any,
-    ) -> list[str]:
+    ) -> list[str] | list[tuple[list[str], Any]]:
         """Generate without attributing.
 
         Args:
-            input_texts: texts, ids or chats, as ``attribute`` takes them.
-            batch_size: how many are generated at a time.
-            skip_special_tokens: whether special tokens are left out of the texts.
+            input_texts: texts, ids or chats, as ``attribute`` takes them, or what :meth:`encode` gives.
+            return_generation_output: whether what transformers returned is returned, too.
+            skip_special_tokens: whether special tokens are left out of the texts, as they are by default.
             output_generated_only: whether the prompt of a decoder-only model is left out.
+            batch_size: how many are generated at a time.
             **generation_args: arguments of transformers' ``generate``.
 
         Returns:
-            A text for each input. That of a decoder-only model begins with its prompt, as ``generated_texts`` does.
+            A text for each input. That of a decoder-only model begins with its prompt, as ``generated_texts`` does. With
+            ``return_generation_output`` a pair for each batch, in the order of the inputs: their texts, and the output of
+            transformers. As no prompt is padded, prompts share a batch that follow each other and are equally long.
         """
-        inputs = read_inputs(self._adapter, input_texts)
-        written = Written(generation=generation_args, batch_size=batch_size)
+        _check_flags({"return_generation_output": return_generation_output, "output_generated_only": output_generated_only})
+        batches: list[tuple[list[int], Any]] = []
+        told = (lambda rows, output: batches.append((rows, output))) if return_generation_output else None
+        inputs = read_inputs(self._adapter, ids_of(input_texts))
+        written = Written(generation=generation_args, batch_size=batch_size, told=told)
+        skip = skip_special_tokens is not False
         texts = []
         for given, (_, target, first) in zip(inputs, read_outputs(self._adapter, inputs, written), strict=True):
-            whole = self.tokenizer.decode(target, skip_special_tokens=skip_special_tokens)
-            prompt = "" if self.is_encoder_decoder else given.text
+            whole = self.tokenizer.decode(target, skip_special_tokens=skip)
             if self.is_encoder_decoder:
-                texts.append(self.tokenizer.decode(target[first:], skip_special_tokens=skip_special_tokens))
+                texts.append(self.tokenizer.decode(target[first:], skip_special_tokens=skip))
                 continue
-            before = self.tokenizer.decode(target[:first], skip_special_tokens=skip_special_tokens)
+            before = self.tokenizer.decode(target[:first], skip_special_tokens=skip)
             added = whole[len(before) :]
+            prompt = before if isinstance(input_texts, BatchEncoding) else given.text
             texts.append(added if output_generated_only else prompt + added)
-        return texts
+        return [([texts[i] for i in rows], output) for rows, output in batches] if return_generation_output else texts
 
     def _movable(self, device: str | torch.device) -> torch.device:
         """The device, where the whole model can go there.

@@ -1,6 +1,6 @@
 """Storing a run over a data set: a directory in which every row has a file of its own, whole or not there at all.
 
-What has a file is done. So a run can be stopped at any moment, and goes on from its files.
+What has a file is done. So a run can be stopped at any moment, and goes on from its files. One process writes at a time.
 """
 
 from __future__ import annotations
@@ -8,10 +8,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from inseq._lock import NAME, locked
 from inseq.errors import ArgumentError, FileFormatError, writing
 from inseq.result.output import FeatureAttributionOutput
 from inseq.result.store import jsonable
@@ -31,14 +33,15 @@ class RowResult:
 
 
 class RunFiles:
-    """The directory of a run.
+    """The directory of a run, which is this process's own until :meth:`close`.
 
     Args:
         directory: where it is, or is made.
         settings: what decides its results.
 
     Raises:
-        ArgumentError: for a run with other settings, which it names, and for a directory that holds something else.
+        ArgumentError: for a run with other settings, which it names, for a directory that holds something else, and for one
+            that another process is writing.
     """
 
     def __init__(self, directory: str | Path, settings: dict[str, Any]) -> None:
@@ -47,12 +50,20 @@ class RunFiles:
         with writing(self.directory):
             self.directory.mkdir(parents=True, exist_ok=True)
         head = self.directory / "run.json"
-        if head.exists():
-            self._check(_read(head))
-        elif any(path.suffix != ".tmp" for path in self.directory.iterdir()):
+        ours = head.exists() or all(path.suffix == ".tmp" or path.name == NAME for path in self.directory.iterdir())
+        if not ours:
             raise ArgumentError(f"{str(directory)!r} is not empty and holds no run of ours: choose another directory.")
-        else:
-            _write(head, {"format": FORMAT, "version": VERSION, "settings": self.settings})
+        with ExitStack() as held:
+            held.enter_context(locked(self.directory))
+            if head.exists():
+                self._check(_read(head))
+            else:
+                _write(head, {"format": FORMAT, "version": VERSION, "settings": self.settings})
+            self._held = held.pop_all()
+
+    def close(self) -> None:
+        """Let other processes write."""
+        self._held.close()
 
     def _check(self, found: Any) -> None:
         if not isinstance(found, dict) or found.get("format") != FORMAT or found.get("version") != VERSION:

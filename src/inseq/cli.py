@@ -6,7 +6,7 @@ import platform
 import sys
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -61,25 +61,16 @@ def attribute_context(context: typer.Context) -> None:
 @app.command()
 def show(
     path: Annotated[Path, typer.Argument(help="A saved result, or that of attribute-context.")],
+    text: Annotated[int | None, typer.Option("--text", help="Of several texts only this one, counted from 1.")] = None,
+    token: Annotated[
+        int | None, typer.Option("--token", help="What this explained token depends on: 1 is the first one, -1 the last.")
+    ] = None,
+    top: Annotated[int | None, typer.Option("--top", help="How many of the strongest input tokens to list.")] = None,
+    tsv: Annotated[bool, typer.Option("--tsv", help="Write all scores as tab-separated values.")] = False,
     save: Annotated[Path | None, typer.Option("--html", help="Write a page in place of showing it.")] = None,
 ) -> None:
     """Show a saved result."""
-    from inseq.errors import FileFormatError
-    from inseq.result.context import AttributeContextOutput
-    from inseq.result.output import FeatureAttributionOutput
-
-    found: Any
-    try:
-        found = FeatureAttributionOutput.load(path)
-    except FileFormatError as error:
-        try:
-            found = AttributeContextOutput.load(path)
-        except FileFormatError:
-            raise error from None
-    if save is None:
-        found.show()
-    else:
-        found.save_html(save)
+    _commands.run_show(path, text, token, top, tsv, save)
 
 
 @app.command()

@@ -22,6 +22,7 @@ from inseq.engine.requests import Prediction
 from inseq.errors import ArgumentError
 from inseq.result.context import AttributeContextOutput, CCIOutput, selected
 from inseq.result.output import FeatureAttributionSequenceOutput
+from inseq.result.pipeline import aggregate_at
 from inseq.targets import step_function as step_functions
 from inseq.text.encode import checked_text
 
@@ -59,7 +60,7 @@ class AttributeContextArgs:
         attribution_std_threshold: the same for cues; it decides what views show, no score is left out.
         attribution_topk: how many cues at most.
         attribution_aggregators: aggregation of the scores; the method's own by default.
-        attribution_selectors: indices to select, one for each of them.
+        attribution_selectors: indices along the last axis, the one before it and so on, in place of folding them.
         normalize_attributions: whether the scores of a token sum to 1 over the whole input.
         rescale_attributions: whether they are divided by their largest magnitude.
         device: where the model is loaded to.
@@ -361,12 +362,12 @@ def _attributed(
         **more,
         **args.attribution_kwargs,
     )
-    picked: dict[str, Any] = {"select_idx": args.attribution_selectors[0]} if args.attribution_selectors else {}
-    aggregated = found.aggregate(
+    aggregated = aggregate_at(
+        found,
         args.attribution_aggregators,
+        args.attribution_selectors,
         normalize=args.normalize_attributions and not args.rescale_attributions,
         rescale=args.rescale_attributions,
-        **picked,
     )
     if args.show_intermediate_outputs:
         aggregated.show(do_aggregation=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -70,7 +71,8 @@ def attribute_dataset(
         **arguments: of :meth:`AttributionModel.attribute`.
 
     Raises:
-        ArgumentError: for a data set that cannot be read, and for a directory with another run.
+        ArgumentError: for a data set that cannot be read, and for a directory with another run, or that another process is
+            writing.
     """
     if not isinstance(batch_size, int) or batch_size < 1:
         raise ArgumentError(f"batch_size={batch_size!r} must be a whole number of at least 1.")
@@ -88,20 +90,20 @@ def attribute_dataset(
     if first is None:
         raise ArgumentError(f"dataset={str(dataset)!r} has no rows.")
     _check_fields(first, input_text_field, generated_text_field)
-    files = RunFiles(output, settings)
     done = skipped = failed = 0
-    for batch in _batches(_again(first, rows), batch_size):
-        wanted = [row for row in batch if not files.is_done(row.index)]
-        skipped += len(batch) - len(wanted)
-        for result in _attributed(model, wanted, (input_text_field, generated_text_field), arguments):
-            if result.output is None:
-                files.add_error(result.row, result.error or "")
-                failed += 1
-            else:
-                files.add(result.row, result.output)
-                done += 1
-        if progress is not None:
-            progress(done + skipped + failed)
+    with closing(RunFiles(output, settings)) as files:
+        for batch in _batches(_again(first, rows), batch_size):
+            wanted = [row for row in batch if not files.is_done(row.index)]
+            skipped += len(batch) - len(wanted)
+            for result in _attributed(model, wanted, (input_text_field, generated_text_field), arguments):
+                if result.output is None:
+                    files.add_error(result.row, result.error or "")
+                    failed += 1
+                else:
+                    files.add(result.row, result.output)
+                    done += 1
+            if progress is not None:
+                progress(done + skipped + failed)
     return Finished(files.directory, done, skipped, failed)
 
 

@@ -3,5 +3,6 @@
 from inseq._register import register_step_function as register_step_function
 from inseq.api import list_feature_attribution_methods as list_feature_attribution_methods
 from inseq.api import list_step_functions as list_step_functions
+from inseq.attr.feat import FeatureAttribution as FeatureAttribution
 from inseq.attr.step_functions import STEP_SCORES_MAP as STEP_SCORES_MAP
 from inseq.targets import StepFunctionArgs as StepFunctionArgs

@@ -14,3 +14,8 @@ from inseq.data.attribution import FeatureAttributionSequenceOutput as FeatureAt
 from inseq.data.attribution import FeatureAttributionStepOutput as FeatureAttributionStepOutput
 from inseq.data.attribution import TokenWithId as TokenWithId
 from inseq.data.attribution import merge_attributions as merge_attributions
+from inseq.data.batch import Batch as Batch
+from inseq.data.batch import BatchEmbedding as BatchEmbedding
+from inseq.data.batch import BatchEncoding as BatchEncoding
+from inseq.data.batch import DecoderOnlyBatch as DecoderOnlyBatch
+from inseq.data.batch import EncoderDecoderBatch as EncoderDecoderBatch

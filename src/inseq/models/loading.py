@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from inspect import signature
 from itertools import groupby
 from pathlib import Path
@@ -183,6 +183,7 @@ def generate(
     arguments: Mapping[str, Any],
     batch_size: int | None = None,
     prefixes: Sequence[Sequence[int]] | None = None,
+    told: Callable[[list[int], Any], None] | None = None,
 ) -> list[list[int]]:
     """Generate from ids to ids: for each input the decoder's whole sequence, cut after its end-of-sequence token.
 
@@ -195,6 +196,8 @@ def generate(
         arguments: keyword arguments of transformers' ``generate``; one sequence an input.
         batch_size: how many inputs at a time; all by default, and one where a row may stop by itself.
         prefixes: how each output of an encoder-decoder begins, the decoder's start first; by default with that alone.
+        told: called after each batch with the places of its inputs and what transformers returned; only inputs that follow
+            each other are then batched.
     """
     if arguments.get("num_return_sequences", 1) != 1:
         raise ArgumentError("generation_args: num_return_sequences must be 1, each input has one output to explain.")
@@ -202,7 +205,9 @@ def generate(
     if any(arguments.get(name) for name in STOP_A_ROW):
         batch_size = 1
     read = [1] * len(inputs) if sourced and prefixes is None else [len(ids) for ids in prefixes or inputs]
-    order = sorted(range(len(inputs)), key=lambda i: (read[i], len(inputs[i])))
+    order = list(range(len(inputs)))
+    if told is None:
+        order.sort(key=lambda i: (read[i], len(inputs[i])))
     groups = [list(group) for _, group in groupby(order, key=lambda i: read[i])]
     results: dict[int, list[int]] = {}
     with guest(adapter.model), torch.no_grad():
@@ -211,9 +216,11 @@ def generate(
             for a in range(0, len(group), size):
                 rows = group[a : a + size]
                 begun = None if prefixes is None else [prefixes[i] for i in rows]
-                outputs = _generate_rows(adapter, [inputs[i] for i in rows], arguments, begun)
-                for i, output in zip(rows, outputs, strict=True):
-                    results[i] = _cut(output, read[i], _eos_ids(adapter, arguments))
+                output = _generate_rows(adapter, [inputs[i] for i in rows], arguments, begun)
+                if told is not None:
+                    told(rows, output)
+                for i, ids in zip(rows, output.sequences.tolist(), strict=True):
+                    results[i] = _cut(ids, read[i], _eos_ids(adapter, arguments))
     return [results[i] for i in range(len(inputs))]
 
 
@@ -222,7 +229,7 @@ def _generate_rows(
     rows: Sequence[Sequence[int]],
     arguments: Mapping[str, Any],
     prefixes: Sequence[Sequence[int]] | None,
-) -> list[list[int]]:
+) -> Any:
     config = adapter.model.generation_config
     eos = next(iter(_eos_ids(adapter, arguments)), 0)
     padding = next(i for i in (config.pad_token_id, adapter.special_id("pad"), eos) if i is not None)
@@ -234,12 +241,12 @@ def _generate_rows(
         "pad_token_id": padding,
         **_room(adapter, rows, arguments, begun),
         **arguments,
-        "return_dict_in_generate": False,
+        "return_dict_in_generate": True,
     }
     if prefixes is not None:
         options["decoder_input_ids"] = torch.tensor([list(ids) for ids in prefixes], device=adapter.device)
     try:
-        return adapter.model.generate(input_ids=ids, attention_mask=keep, **options).tolist()
+        return adapter.model.generate(input_ids=ids, attention_mask=keep, **options)
     except (ValueError, TypeError) as error:
         known = [*GenerationConfig().to_dict(), *signature(adapter.model.generate).parameters]
         hints = "".join(near(name, known) for name in arguments if name not in known)

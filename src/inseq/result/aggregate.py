@@ -48,9 +48,9 @@ def aggregate_scores(
     select_idx: SelectIdx = None,
 ) -> FeatureAttributionSequenceOutput:
     """Return a new output with trailing axes folded; see ``FeatureAttributionSequenceOutput.aggregate``."""
-    if aggregator is not None and not callable(aggregator) and len(aggregator) == 0:
-        return output.copy()
     selected = _select(output, select_idx)
+    if aggregator is not None and not callable(aggregator) and len(aggregator) == 0:
+        return selected
     folds = plan(selected.axes, selected.reduce_by, aggregator, aggregate_fn)
     normal = (output.normalize if normalize is None else normalize) and not rescale
     result = _normalised(selected) if normal and not folds else selected
@@ -158,6 +158,13 @@ def picked(output: FeatureAttributionSequenceOutput, axis: str, index: int) -> F
         axes=tuple(name for name in output.axes if name != axis),
         reduce_by=output.reduce_by[:at] + output.reduce_by[at + 1 :],
         reduced=(*output.reduced, f"{axis} {index}"),
+    )
+
+
+def ranged(output: FeatureAttributionSequenceOutput, axis: str, start: int, end: int) -> FeatureAttributionSequenceOutput:
+    """Return a new output with a range of a trailing axis."""
+    return _map(
+        output, lambda scores: scores.select(axis, range(start, end)), reduced=(*output.reduced, f"{axis}s {start} to {end}")
     )
 
 

@@ -7,21 +7,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inseq.errors import ArgumentError
-from inseq.result import containers, facade
+from inseq.result import containers
 from inseq.result.aggregate import Names
+from inseq.result.showing import Look, tables
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from inseq.result.output import FeatureAttributionOutput
-    from inseq.result.sequence import FeatureAttributionSequenceOutput
+    from inseq.result.showing import Shown
     from inseq.views.table import Table
 
 SUFFIXES = (".svg", ".png", ".pdf")
 
 
 def plot(
-    self: FeatureAttributionOutput | FeatureAttributionSequenceOutput,
+    self: Shown,
     min_val: float | None = None,
     max_val: float | None = None,
     *,
@@ -49,7 +50,7 @@ def plot(
     Warns:
         UserWarning: once, where no installed font has a script that the text needs.
     """
-    return figure(_tables(self, (min_val, max_val), aggregator, do_aggregation, options), title)
+    return figure(tables(self, Look(min_val, max_val), None, aggregator, do_aggregation, options), title)
 
 
 def save(output: FeatureAttributionOutput, path: Path) -> None:
@@ -58,20 +59,20 @@ def save(output: FeatureAttributionOutput, path: Path) -> None:
     Raises:
         ArgumentError: if matplotlib is needed and not installed, or the path cannot be written.
     """
-    tables = _tables(output, (None, None), None, True, {})
+    drawn = tables(output)
     if path.suffix == ".svg":
         from inseq.views import svg
 
-        data = svg.document(tables).encode("utf-8")
+        data = svg.document(drawn).encode("utf-8")
     else:
-        made = figure(tables, None)
+        made = figure(drawn)
         from inseq.views.figure import written
 
         data = written(made, path.suffix.removeprefix("."))
     containers.write(path, data)
 
 
-def figure(tables: Sequence[Table], title: str | None) -> Figure:
+def figure(drawn: Sequence[Table], title: str | None = None) -> Figure:
     """Return the figure of tables.
 
     Raises:
@@ -85,27 +86,4 @@ def figure(tables: Sequence[Table], title: str | None) -> Figure:
         ) from error
     from inseq.views.figure import plot
 
-    return plot(tables, title)
-
-
-def _tables(
-    output: FeatureAttributionOutput | FeatureAttributionSequenceOutput,
-    limits: tuple[float | None, float | None],
-    aggregator: Names,
-    do_aggregation: bool,
-    options: dict[str, Any],
-) -> list[Table]:
-    from inseq.result.output import FeatureAttributionOutput
-    from inseq.result.pipeline import merges_tokens
-    from inseq.views.tabulate import table
-
-    sequences = list(output) if isinstance(output, FeatureAttributionOutput) else [output]
-    merges = merges_tokens(aggregator)
-    if not merges:
-        facade.refuse(options, "aggregate", {"min_val", "max_val", "aggregator", "do_aggregation", "title"})
-    if do_aggregation:
-        sequences = [sequence.aggregate(aggregator, **options) for sequence in sequences]
-    if merges and do_aggregation:
-        sequences = [sequence.aggregate() for sequence in sequences]
-    minimum, maximum = limits
-    return [table(s, info={**output.info, **s.info}, min_val=minimum, max_val=maximum) for s in sequences]
+    return plot(drawn, title)

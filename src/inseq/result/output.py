@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from inseq.errors import ArgumentError
-from inseq.result import facade, figures, long, store
+from inseq.result import facade, figures, long, showing, store
 from inseq.result.aggregate import Names
+from inseq.result.scored import Device, Scored
 from inseq.result.sequence import FeatureAttributionSequenceOutput as FeatureAttributionSequenceOutput
 from inseq.result.sequence import same
 from inseq.result.steps import FeatureAttributionStepOutput
@@ -35,6 +34,13 @@ class FeatureAttributionOutput:
     sequence_attributions: list[FeatureAttributionSequenceOutput]
     step_attributions: list[FeatureAttributionStepOutput] | None = None
     info: dict[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        said = [f"{len(self)} sequence" + ("" if len(self) == 1 else "s")]
+        facts = {"method": "attribution_method", "attributed_fn": "attributed_fn", "model": "model_name"}
+        said += [f"{name} {self.info[key]!r}" for name, key in facts.items() if self.info.get(key) is not None]
+        said += [f"{len(self.step_attributions)} steps"] if self.step_attributions is not None else []
+        return f"{type(self).__name__}({', '.join(said)})"
 
     def __len__(self) -> int:
         return len(self.sequence_attributions)
@@ -65,29 +71,12 @@ class FeatureAttributionOutput:
         sequences = [sequence.aggregate(aggregator, aggregate_fn, **options) for sequence in self]
         return replace(self, sequence_attributions=sequences, info=dict(self.info))
 
-    def show(
-        self,
-        min_val: float | None = None,
-        max_val: float | None = None,
-        *,
-        aggregator: Names = None,
-        do_aggregation: bool = True,
-        display: bool = True,
-        return_html: bool = False,
-        title: str | None = None,
-        **options: Any,
-    ) -> str | None:
-        """Show every sequence; see ``FeatureAttributionSequenceOutput.show``."""
-        return facade.show(
-            list(self), self.info, (min_val, max_val), aggregator, do_aggregation, display, return_html, title, options
-        )
-
-    def _repr_html_(self) -> str:
-        return facade.fragment(list(self), self.info)
-
-    def save_html(self, path: str | Path, *, title: str | None = None) -> None:
-        """Write one page with every sequence, which stands alone: no script, nothing to download."""
-        facade.save_html(list(self), self.info, path, title)
+    show = showing.show
+    show_granular = showing.show_granular
+    show_tokens = showing.show_tokens
+    save_html = showing.save_html
+    plot = figures.plot
+    _repr_html_ = showing.repr_html
 
     def get_scores_dicts(
         self, aggregator: Names = None, do_aggregation: bool = True, **options: Any
@@ -107,10 +96,21 @@ class FeatureAttributionOutput:
             sequence.decode_tokens(tokenizer)
         return self
 
-    def to(self, device: str | torch.device) -> FeatureAttributionOutput:
+    def to(self, device: Device) -> FeatureAttributionOutput:
         """Move all scores, in place."""
-        for sequence in self:
-            sequence.to(device)
+        return self._each(lambda found: found.to(device))
+
+    def numpy(self) -> FeatureAttributionOutput:
+        """Put NumPy arrays in the place of all tensors, and return the output itself."""
+        return self._each(Scored.numpy)
+
+    def torch(self) -> FeatureAttributionOutput:
+        """Put tensors in the place of all arrays, and return the output itself."""
+        return self._each(Scored.torch)
+
+    def _each(self, change: Callable[[Scored], Any]) -> FeatureAttributionOutput:
+        for found in [*self.sequence_attributions, *(self.step_attributions or [])]:
+            change(found)
         return self
 
     def to_pandas(self) -> Any:
@@ -129,7 +129,6 @@ class FeatureAttributionOutput:
         """Return plain Python values."""
         return {"sequence_attributions": [sequence.to_dict() for sequence in self], "info": facade.plain(self.info)}
 
-    plot = figures.plot
     save = store.save
     load = staticmethod(store.load)
 

@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 def pair(output: FeatureAttributionSequenceOutput, *, paired_attr: Any = None) -> Any:
     """This output's attributions minus those of ``paired_attr``, which has the same shapes; the rest is this output's."""
     changes: dict[str, Any] = {"signed": True, "reduced": (*output.reduced, "difference of a pair")}
+    other = paired_attr.with_tensors() if type(paired_attr) is type(output) else None
     for name in ("source_attributions", "target_attributions"):
-        a, b = getattr(output, name), getattr(paired_attr, name, None)
-        if type(paired_attr) is not type(output) or getattr(a, "shape", None) != getattr(b, "shape", None):
+        a, b = getattr(output, name), getattr(other, name, None)
+        if other is None or getattr(a, "shape", None) != getattr(b, "shape", None):
             raise ArgumentError(f"paired_attr must be an output with the same shapes: {name} differ. Merge or slice first.")
         changes[name] = None if a is None else a - b
     return replace(output.copy(), **changes)

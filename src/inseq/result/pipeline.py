@@ -12,6 +12,7 @@ from inseq.errors import ArgumentError
 from inseq.result.aggregate import aggregate_by, aggregate_scores, aggregators
 
 if TYPE_CHECKING:
+    from inseq.result.output import FeatureAttributionOutput
     from inseq.result.sequence import FeatureAttributionSequenceOutput
 
 Stage = tuple[Any, Any]
@@ -72,6 +73,28 @@ def staged(
             assert found is not None
             output = found
     return output
+
+
+def aggregate_at(
+    output: FeatureAttributionOutput, aggregator: Sequence[str] | None, selectors: Sequence[int] | None, **options: Any
+) -> FeatureAttributionOutput:
+    """Aggregate as Inseq's command line does, with an index for each aggregator in place of its function.
+
+    Args:
+        output: the output.
+        aggregator: aggregators and functions.
+        selectors: the index along the last axis, then that along the axis before, and so on. What is left of the axes is
+            folded by the last of the functions, or by the method's own.
+        **options: ``normalize`` and ``rescale``.
+    """
+    names, indices = list(aggregator or []), list(selectors or [])
+    for index in indices:
+        output = output.aggregate([], select_idx=index)
+    functions = [i for i, name in enumerate(names) if not merges_tokens(name)]
+    replaced = functions[: min(len(indices), max(0, len(functions) - len(output[0].axes)))]
+    names = [name for i, name in enumerate(names) if i not in replaced]
+    names += ["scores"] if len(functions) == len(replaced) else []
+    return output.aggregate(names[0] if len(names) == 1 else names, **options)
 
 
 def merges_tokens(aggregator: Any) -> bool:

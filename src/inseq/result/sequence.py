@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,13 +12,14 @@ from torch import Tensor
 
 from inseq.errors import ArgumentError
 from inseq.result import aggregate as aggregation
-from inseq.result import facade, figures, long, pipeline
+from inseq.result import facade, figures, long, pipeline, showing
 from inseq.result.aggregate import Names, SelectIdx
+from inseq.result.scored import Scored
 from inseq.text.example import Token, joined
 
 
 @dataclass(kw_only=True, eq=False)
-class FeatureAttributionSequenceOutput:
+class FeatureAttributionSequenceOutput(Scored):
     """Scores of the input tokens of one sequence, for each generated token that was explained.
 
     A decoder-only model has its prompt in ``source``, prompt and generation in ``target``, and only
@@ -158,50 +158,20 @@ class FeatureAttributionSequenceOutput:
         """
         named = {"normalize": normalize, "select_idx": select_idx, "rescale": rescale or None}
         own = unknown | {name: value for name, value in named.items() if value is not None}
-        if (found := pipeline.staged(self, aggregator, aggregate_fn, own)) is not None:
+        scored = self.with_tensors()
+        if (found := pipeline.staged(scored, aggregator, aggregate_fn, own)) is not None:
             return found
         facade.refuse(unknown, "aggregate")
         return aggregation.aggregate_scores(
-            self, aggregator, aggregate_fn, normalize=normalize, rescale=rescale, select_idx=select_idx
+            scored, aggregator, aggregate_fn, normalize=normalize, rescale=rescale, select_idx=select_idx
         )
 
-    def show(
-        self,
-        min_val: float | None = None,
-        max_val: float | None = None,
-        *,
-        aggregator: Names = None,
-        do_aggregation: bool = True,
-        display: bool = True,
-        return_html: bool = False,
-        title: str | None = None,
-        **options: Any,
-    ) -> str | None:
-        """Show the scores: as HTML in a notebook, as text elsewhere.
-
-        Args:
-            min_val: score at the weak end of the colour scale; None takes it from the scores.
-            max_val: score at the strong end.
-            aggregator: see ``aggregate``, which also takes the other options.
-            do_aggregation: whether to aggregate first. Without it no trailing axis may be left.
-            display: whether to show anything.
-            return_html: whether to return a whole HTML page.
-            title: a heading.
-
-        Raises:
-            ArgumentError: if scores of more than two axes are left.
-            UnknownArgumentError: for an option that ``aggregate`` does not take.
-        """
-        return facade.show(
-            [self], self.info, (min_val, max_val), aggregator, do_aggregation, display, return_html, title, options
-        )
-
-    def _repr_html_(self) -> str:
-        return facade.fragment([self], self.info)
-
-    def save_html(self, path: str | Path, *, title: str | None = None) -> None:
-        """Write a page that stands alone: no script, nothing to download."""
-        facade.save_html([self], self.info, path, title)
+    show = showing.show
+    show_granular = showing.show_granular
+    show_tokens = showing.show_tokens
+    save_html = showing.save_html
+    plot = figures.plot
+    _repr_html_ = showing.repr_html
 
     def get_scores_dicts(
         self, aggregator: Names = None, do_aggregation: bool = True, **options: Any
@@ -213,14 +183,14 @@ class FeatureAttributionSequenceOutput:
             score}, without tokens that were not yet written; ``step_scores``: (position in the target, token) ->
             {name: value}.
         """
-        scored = self.aggregate(aggregator, **options) if do_aggregation else self
+        scored = self.aggregate(aggregator, **options) if do_aggregation else self.with_tensors()
         return facade.scores_dicts(scored)
 
     def __getitem__(self, chosen: int | slice) -> FeatureAttributionSequenceOutput:
         """Some of the input's tokens: of the source, or of a decoder-only model's prompt. What is explained stays."""
         from inseq.result.slices import part
 
-        return part(self, chosen)
+        return part(self.with_tensors(), chosen)
 
     def __iter__(self) -> Any:
         raise TypeError(f"{type(self).__name__} is not a sequence: see its source, target and generated tokens.")
@@ -232,12 +202,12 @@ class FeatureAttributionSequenceOutput:
     @property
     def minimum(self) -> float:
         """The lowest score, or 0 where none is below."""
-        return min([0.0, *(float(s.nan_to_num(0.0).min()) for s in aggregation.scores_of(self) if s.numel())])
+        return min([0.0, *(float(s.nan_to_num(0.0).min()) for s in aggregation.scores_of(self.with_tensors()) if s.numel())])
 
     @property
     def maximum(self) -> float:
         """The highest score, or 0 where none is above."""
-        return max([0.0, *(float(s.nan_to_num(0.0).max()) for s in aggregation.scores_of(self) if s.numel())])
+        return max([0.0, *(float(s.nan_to_num(0.0).max()) for s in aggregation.scores_of(self.with_tensors()) if s.numel())])
 
     def weight_attributions(self, step_fn_id: str) -> FeatureAttributionSequenceOutput:
         """Aggregate by default and multiply each step's scores by its step score, in place.
@@ -258,27 +228,9 @@ class FeatureAttributionSequenceOutput:
                 token.token = tokenizer.decode([token.id])
         return self
 
-    def to(self, device: str | torch.device) -> FeatureAttributionSequenceOutput:
-        """Move all scores, in place."""
-        return self._apply(lambda values: values.to(device))
-
-    def detach(self) -> FeatureAttributionSequenceOutput:
-        """Cut all scores from any graph, in place."""
-        return self._apply(Tensor.detach)
-
     def clone(self) -> FeatureAttributionSequenceOutput:
         """Return an output that shares nothing with this one."""
         return self.copy()._apply(Tensor.clone)
-
-    def _apply(self, change: Callable[[Tensor], Tensor]) -> FeatureAttributionSequenceOutput:
-        for name, value in vars(self).items():
-            if isinstance(value, Tensor):
-                setattr(self, name, change(value))
-            elif isinstance(value, dict) and name != "info":
-                setattr(self, name, {key: change(each) for key, each in value.items()})
-        return self
-
-    plot = figures.plot
 
     def to_pandas(self) -> Any:
         """The aggregated scores as a data frame: a row for each input token of each step."""
@@ -298,7 +250,7 @@ class FeatureAttributionSequenceOutput:
 
 
 def _found(output: FeatureAttributionSequenceOutput) -> list[Any]:
-    return [value for name, value in vars(output).items() if name != "info"]
+    return [value for name, value in vars(output.with_tensors()).items() if name != "info"]
 
 
 def same(a: Any, b: Any) -> bool:

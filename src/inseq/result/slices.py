@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from inseq.errors import ArgumentError
-from inseq.result.aggregate import aggregators
+from inseq.result.aggregate import aggregators, ranged
 from inseq.result.labelled import tile
 from inseq.result.spans import listed
 
@@ -55,6 +55,61 @@ def slices(output: FeatureAttributionSequenceOutput, *, source_spans: Any = None
         attr_pos_end=output.attr_pos_end - lost,
         spans=tuple((a - lost, b - lost) for a, b in output.spans),
         reduced=(*output.reduced, "some input tokens alone"),
+    )
+
+
+def dimensions(output: FeatureAttributionSequenceOutput, given: Any) -> FeatureAttributionSequenceOutput:
+    """Keep a range of some dimensions: ``{dimension: (start, end)}``.
+
+    Args:
+        output: the output.
+        given: dimensions by name (``"feature"`` or ``"source"``, ``"step"`` or ``"target"``, or a trailing axis) or by
+            number, in that order.
+
+    Raises:
+        ArgumentError: for a dimension that is not there, or anything but a range of it.
+    """
+    if given is None:
+        return output
+    if not isinstance(given, Mapping):
+        raise ArgumentError(f"slice_dims={given!r} must be a mapping such as {{'layer': (0, 4)}}.")
+    names = ["feature", "step", *output.axes]
+    for key, bounds in given.items():
+        known = type(key) is int and -len(names) <= key < len(names)
+        name = names[key] if known else {"source": "feature", "target": "step"}.get(key, key)
+        if name not in names:
+            raise ArgumentError(f"slice_dims has {key!r}; the dimensions are {', '.join(names)}, numbered from 0.")
+        ((start, end),) = listed(bounds)
+        if name == "feature":
+            output = part(output, slice(start, end))
+        elif name == "step":
+            output = steps(output, start, end)
+        else:
+            output = ranged(output, name, start, end)
+    return output
+
+
+def steps(output: FeatureAttributionSequenceOutput, start: int, end: int) -> FeatureAttributionSequenceOutput:
+    """The output with some of its explained tokens.
+
+    Raises:
+        ArgumentError: where none is left.
+    """
+    positions = output.positions[start:end]
+    if not positions:
+        raise ArgumentError(f"Steps {start} to {end} leave none of {len(output.positions)} explained tokens.")
+    first, last = positions[0][0], positions[-1][1]
+    source, target = output.source_attributions, output.target_attributions
+    return replace(
+        output,
+        source_attributions=None if source is None else source[:, start:end],
+        target_attributions=None if target is None else target[:last, start:end],
+        step_scores={name: values[start:end] for name, values in output.step_scores.items()},
+        diagnostics={name: values[start:end] for name, values in output.diagnostics.items()},
+        sequence_scores={},
+        attr_pos_start=first,
+        attr_pos_end=last,
+        spans=tuple(positions) if output.spans else (),
     )
 
 

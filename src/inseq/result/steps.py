@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
+from inseq.result.scored import Scored
 from inseq.text.example import Token
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(kw_only=True, eq=False)
-class FeatureAttributionStepOutput:
+class FeatureAttributionStepOutput(Scored):
     """Scores of one step of each text; of a text that has no such step, NaN.
 
     Attributes:
@@ -27,6 +28,7 @@ class FeatureAttributionStepOutput:
         source_attributions: scores of source tokens, padded with NaN, or None.
         target_attributions: scores of the prefix, padded with NaN, or None.
         step_scores: values of step functions.
+        sequence_scores: other matrices of the whole texts, padded with NaN; the same tensors in every step.
     """
 
     source: list[list[Token]]
@@ -35,14 +37,20 @@ class FeatureAttributionStepOutput:
     source_attributions: Float[Tensor, "text source *extra"] | None = None
     target_attributions: Float[Tensor, "text prefix *extra"] | None = None
     step_scores: dict[str, Shaped[Tensor, " text"]] = field(default_factory=dict)
+    sequence_scores: dict[str, Float[Tensor, "text row column *extra"]] = field(default_factory=dict)
 
 
 def step_outputs(outputs: Sequence[FeatureAttributionSequenceOutput]) -> list[FeatureAttributionStepOutput]:
     """Cut the outputs of a call into steps, the first of every text first."""
-    return [_step(outputs, k) for k in range(max(len(output.positions) for output in outputs))]
+    names = dict.fromkeys(name for output in outputs for name in output.sequence_scores)
+    matrices = {name: _padded([output.sequence_scores.get(name) for output in outputs]) for name in names}
+    shared = {name: found for name, found in matrices.items() if found is not None}
+    return [_step(outputs, k, shared) for k in range(max(len(output.positions) for output in outputs))]
 
 
-def _step(outputs: Sequence[FeatureAttributionSequenceOutput], k: int) -> FeatureAttributionStepOutput:
+def _step(
+    outputs: Sequence[FeatureAttributionSequenceOutput], k: int, matrices: dict[str, Tensor]
+) -> FeatureAttributionStepOutput:
     here = [k < len(output.positions) for output in outputs]
     starts = [output.positions[k][0] if has else 0 for output, has in zip(outputs, here, strict=True)]
     sides = zip(outputs, here, starts, strict=True)
@@ -69,16 +77,18 @@ def _step(outputs: Sequence[FeatureAttributionSequenceOutput], k: int) -> Featur
             )
             for name in names
         },
+        sequence_scores=dict(matrices),
     )
 
 
-def _padded(columns: Sequence[Tensor | None]) -> Tensor | None:
-    known = [column for column in columns if column is not None]
+def _padded(found: Sequence[Tensor | None]) -> Tensor | None:
+    """A row for each text, as long along every axis as the longest."""
+    known = [values for values in found if values is not None]
     if not known:
         return None
-    length = max(len(column) for column in known)
-    rows = known[0].new_full((len(columns), length, *known[0].shape[1:]), torch.nan)
-    for row, column in zip(rows, columns, strict=True):
-        if column is not None:
-            row[: len(column)] = column
+    shape = [max(sizes) for sizes in zip(*(values.shape for values in known), strict=True)]
+    rows = known[0].new_full((len(found), *shape), torch.nan)
+    for row, values in zip(rows, found, strict=True):
+        if values is not None:
+            row[tuple(slice(size) for size in values.shape)] = values
     return rows

@@ -210,7 +210,7 @@ def _document(output: FeatureAttributionOutput, precision: str, stored: dict[str
         "version": VERSION,
         "written_by": __version__,
         "info": jsonable(output.info),
-        "sequences": [_packed(sequence, precision, stored) for sequence in output.sequence_attributions],
+        "sequences": [_packed(sequence.with_tensors(), precision, stored) for sequence in output.sequence_attributions],
         "steps": output.step_attributions is not None,
     }
 

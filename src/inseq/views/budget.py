@@ -12,19 +12,21 @@ from inseq.result.sequence import FeatureAttributionSequenceOutput
 from inseq.result.spans import spans
 from inseq.text.example import Token
 
-MAX_CELLS, MAX_COLUMNS, LEAST_ROWS = 2_000_000, 4_000, 200
+MAX_CELLS, MAX_COLUMNS, MAX_ROWS, LEAST_ROWS = 2_000_000, 4_000, 8_000, 200
 Span = tuple[int, int]
 
 
-def folded(sequence: FeatureAttributionSequenceOutput) -> tuple[FeatureAttributionSequenceOutput, list[str]]:
-    """Return an output within the budget, and sentences on what was drawn together."""
+def folded(
+    sequence: FeatureAttributionSequenceOutput, most: int | None = None
+) -> tuple[FeatureAttributionSequenceOutput, list[str]]:
+    """Return an output within the budget, or with so many input tokens at most, and sentences on what was drawn together."""
     said = []
     if len(sequence.positions) > MAX_COLUMNS:
         size = -(-len(sequence.positions) // MAX_COLUMNS)
         first, end = sequence.positions[0][0], sequence.positions[-1][1]
         sequence = spans(sequence, target_spans=[(i, min(i + size, end)) for i in range(first, end, size)], aggregate_fn="sum")
         said.append(f"single output tokens: each column is the sum of up to {size}, of which there are too many for a view")
-    limit = max(LEAST_ROWS, MAX_CELLS // max(1, len(sequence.positions)))
+    limit = most or min(MAX_ROWS, max(LEAST_ROWS, MAX_CELLS // max(1, len(sequence.positions))))
     scores = scores_of(sequence)
     if sum(map(len, scores)) > limit:
         k, kept = _strongest(torch.cat(scores), limit // 2)

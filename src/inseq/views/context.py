@@ -18,7 +18,8 @@ def context_table(output: AttributeContextOutput) -> Table:
     rows = [label for tokens, role in contexts for label in _labels(tokens, role)]
     current = _labels(output.output_current_tokens or [], "generated")
     columns = tuple(current[cci.cti_idx] for cci in output.cci_scores)
-    values = np.array([cci.all_scores for cci in output.cci_scores], float).reshape(len(columns), -1).T
+    values = np.array([cci.all_scores for cci in output.cci_scores], float).reshape(len(columns), -1 if columns else 0).T
+    read = rows
     rows = rows if len(values) else []
     largest = max(abs(output.min_cci), output.max_cci)
     signed = output.min_cci < 0
@@ -46,13 +47,13 @@ def context_table(output: AttributeContextOutput) -> Table:
         diagnostics={},
         facts=tuple((visible(name), visible(said)) for name, said in facts),
         matrices=("source",) if rows else (),
-        places=tuple(_places(output, rows, current)),
+        places=tuple(_places(output, read, current)),
         remark="" if columns else "No token of the output is sensitive to the context.",
     )
 
 
-def _places(output: AttributeContextOutput, rows: Sequence[Label], current: Sequence[Label]) -> Iterator[Place]:
-    yield from (Place(row, "input", i, None) for i, row in enumerate(rows))
+def _places(output: AttributeContextOutput, read: Sequence[Label], current: Sequence[Label]) -> Iterator[Place]:
+    yield from (Place(label, "input", i if output.cci_scores else None, None) for i, label in enumerate(read))
     columns = {cci.cti_idx: i for i, cci in enumerate(output.cci_scores)}
     yield from (Place(label, "output", None, columns.get(i)) for i, label in enumerate(current))
 

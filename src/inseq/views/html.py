@@ -1,46 +1,92 @@
-"""HTML: the running text first, then the heat map. No script, and nothing in it that model text could start."""
+"""HTML: the running text first, then the heat map. It says what it has to say without its script, which makes it answer."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Sequence
+from functools import cache
 from html import escape
+from importlib import resources
 from itertools import groupby
 from typing import Literal
 
-from inseq.views.colours import LEVELS
+from inseq.views.colours import LEVELS, css, ink, palette
+from inseq.views.payload import payload
+from inseq.views.static import heat_map, legend, level
 from inseq.views.style import PAGE, sheet
-from inseq.views.table import Cells, Label, Scale, Table
-from inseq.views.words import exact, exponent, number, power_sign, visible
+from inseq.views.table import Place, Table
+from inseq.views.words import exact, visible
 
-MAX_CELLS = 40_000
 TITLE = "Inseq attribution"
+BLANKS = re.compile(
+    r""""(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|`(?:\\.|[^`\\])*`|/(?![ ])(?:\\.|\[(?:\\.|[^\]\\])*\]|[^/\\\n\[])+/g?"""
+    r"""|[ ]*(?P<sign>[=*?:,;{}()<>&|]+)[ ]*"""
+)
+"""Strings, templates and patterns, which stay as they are, and signs with the blanks around them."""
+Theme = Literal["auto", "light", "dark"] | None
 
 
-def page(tables: Sequence[Table], title: str | None = None) -> str:
-    """Return a whole document that stands alone. Its policy allows its own style sheet and nothing else."""
-    style = f"{PAGE.strip()}\n{sheet()}"
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+def page(tables: Sequence[Table], title: str | None = None, theme: Theme = None) -> str:
+    """Return a whole document that stands alone. Its policy allows its own style sheets and script, and nothing else.
+
+    Args:
+        tables: what to show.
+        title: a heading.
+        theme: light or dark; by default and with ``auto`` as the host or the reader's system has it.
+    """
     heading = visible(title or next((t.title for t in tables if t.title), "") or TITLE)
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{escape(policy, quote=True)}">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{escape(policy(), quote=True)}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(heading)}</title>\n<style>{style}</style>\n</head>\n<body>\n"
-        f"{_body(tables, title)}\n</body>\n</html>\n"
+        f'<title>{escape(heading)}</title>\n<style>{PAGE}</style>\n<style class="sheet">{sheet()}</style>\n</head>\n<body>\n'
+        f"{_body(tables, title, theme, inline=False)}\n</body>\n</html>\n"
     )
 
 
-def fragment(tables: Sequence[Table], title: str | None = None) -> str:
-    """Return the same for a notebook's output cell: one element, its style scoped under its class."""
-    return f"<div><style>{sheet()}</style>{_body(tables, title)}</div>"
+def fragment(tables: Sequence[Table], title: str | None = None, theme: Theme = None) -> str:
+    """Return the same for a notebook's output cell: one element, its style scoped under its class.
+
+    The colours of the text stand in its elements too, for readers whose host takes style sheets away.
+    """
+    return f'<div><style class="sheet">{sheet()}</style>{_body(tables, title, theme, inline=True)}</div>'
 
 
-def _body(tables: Sequence[Table], title: str | None) -> str:
-    sections = [_section(t, _heading(t, title, i, len(tables))) for i, t in enumerate(tables)]
-    return f'<div class="inseq">{"".join(sections) or _remark("There is no result to show.")}</div>'
+@cache
+def script() -> str:
+    """The script: its parts in order, in a scope of their own, without comments and blanks that mean nothing."""
+    folder = resources.files("inseq.views") / "page"
+    parts = sorted((part for part in folder.iterdir() if part.name.endswith(".js")), key=lambda part: part.name)
+    lines = [line.strip() for part in parts for line in part.read_text(encoding="utf-8").splitlines()]
+    kept = "\n".join(line for line in lines if line and not line.startswith("//"))
+    return f'(()=>{{"use strict";\n{BLANKS.sub(_without_blanks, kept)}\n}})();'
+
+
+def _without_blanks(found: re.Match[str]) -> str:
+    return found["sign"] or found[0]
+
+
+@cache
+def policy() -> str:
+    """A content security policy under which the page's own script and style run, and nothing that got into it."""
+    styles = " ".join(map(_digest, (PAGE, sheet())))
+    return (
+        f"default-src 'none'; script-src {_digest(script())}; style-src {styles}; img-src blob:; base-uri 'none'; "
+        "form-action 'none'"
+    )
+
+
+def _digest(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def _body(tables: Sequence[Table], title: str | None, theme: Theme, *, inline: bool) -> str:
+    sections = [_section(t, _heading(t, title, i, len(tables)), inline) for i, t in enumerate(tables)]
+    chosen = f' data-theme="{theme}"' if theme in ("light", "dark") else ""
+    inner = "".join(sections) or _remark("There is no result to show.")
+    return f'<div class="inseq"{chosen} data-policy="{escape(policy(), quote=True)}">{inner}<script>{script()}</script></div>'
 
 
 def _heading(table: Table, title: str | None, i: int, n: int) -> str:
@@ -49,9 +95,11 @@ def _heading(table: Table, title: str | None, i: int, n: int) -> str:
     return f"<h2>{escape(visible(' · '.join(parts)))}</h2>" if parts else ""
 
 
-def _section(table: Table, heading: str) -> str:
+def _section(table: Table, heading: str, inline: bool) -> str:
+    data = f'<script type="application/json" class="data">{payload(table)}</script>' if table.columns and table.rows else ""
     return (
-        f"<section>{heading}{_texts(table)}{_remark(table.remark)}{_heat_map(table)}{_legend(table)}{_facts(table)}</section>"
+        f"<section>{heading}{_texts(table, inline)}{_remark(table.remark)}{heat_map(table)}{legend(table)}{_facts(table)}"
+        f"{data}</section>"
     )
 
 
@@ -59,118 +107,44 @@ def _remark(text: str) -> str:
     return f'<p class="remark">{escape(text)}</p>' if text else ""
 
 
-def _texts(table: Table) -> str:
-    given = [(row, total) for row, total in zip(table.rows, table.totals, strict=True) if row.role != "generated"]
-    power = exponent(table.scale.maximum)
+def _texts(table: Table, inline: bool) -> str:
     parts = []
-    if given:
-        run = _run([row for row, _ in given], [total for _, total in given], table.total_scale, power)
-        parts.append(_line("Input", run))
-    if table.columns:
-        parts.append(_line("Output", _run(table.columns, [None] * len(table.columns), table.total_scale, power)))
+    for line in ("input", "output"):
+        places = [place for place in table.places if place.line == line]
+        if places:
+            name = line.capitalize()
+            run = f'<div class="run" dir="auto" data-line="{line}" aria-label="{name}">{_run(table, places, inline)}</div>'
+            parts.append(f'<div class="text"><span class="name">{name}</span>{run}</div>')
     return "".join(parts)
 
 
-def _line(name: str, run: str) -> str:
-    return f'<div class="text"><span class="name">{name}</span><div class="run" dir="auto">{run}</div></div>'
+def _run(table: Table, places: Sequence[Place], inline: bool) -> str:
+    groups = [list(members) for _, members in groupby(places, key=lambda place: place.label.group)]
+    return "".join(_word(table, group, inline, first=i == 0) for i, group in enumerate(groups))
 
 
-def _run(labels: Sequence[Label], totals: Sequence[float | None], scale: Scale, power: int) -> str:
-    pairs = zip(labels, totals, strict=True)
-    groups = [list(members) for _, members in groupby(pairs, key=lambda pair: (pair[0].matrix, pair[0].group))]
-    return "".join(
-        _word([label for label, _ in group], [t for _, t in group], scale, first=i == 0) for i, group in enumerate(groups)
-    )
-
-
-def _word(labels: list[Label], totals: list[float | None], scale: Scale, *, first: bool) -> str:
-    label, readable = labels[0], [total for total in totals if total is not None]
-    total = sum(readable) if readable else None
-    kinds = ["tok", *["special"] * label.special, *["pieces"] * (len(labels) > 1)]
-    note = "" if total is None else f"mean score {exact(total)}"
-    if total is not None:
-        kinds.append(_level(total, scale))
-    if len(labels) > 1:
-        note = ", ".join(filter(None, [note, f"{len(labels)} tokens"]))
+def _word(table: Table, places: list[Place], inline: bool, *, first: bool) -> str:
+    label = places[0].label
+    numbers = [total for place in places if place.row is not None and (total := table.totals[place.row]) is not None]
+    kinds = ["tok", *["special"] * label.special, *["pieces"] * (len(places) > 1)]
+    note, style = "", ""
+    if numbers:
+        total = sum(numbers)
+        kinds.append(level(total, table.total_scale))
+        note = f"mean score {exact(total)}"
+        fill = palette(table.total_scale.kind, "light")[table.total_scale.level(total, LEVELS)]
+        style = f' style="background:{css(fill)};color:{css(ink(fill))}"' if inline else ""
+    note = ", ".join(filter(None, [note, f"{len(places)} tokens" if len(places) > 1 else ""]))
     blank = " " if label.text.startswith(" ") and label.text.strip() and not first else ""
     title = f' title="{escape(note, quote=True)}"' if note else ""
-    return f'{blank}<span dir="auto" class="{" ".join(kinds)}"{title}>{_shown(label)}</span>'
+    return f'{blank}<span dir="auto" class="{" ".join(kinds)}"{title}{style}>{_shown(places)}</span>'
 
 
-def _shown(label: Label) -> str:
+def _shown(places: Sequence[Place]) -> str:
     """A word without its leading blank, or the sign of what has no letters."""
-    text = label.text.strip(" ") or label.text
-    signs = escape(visible(text), quote=True)
-    return f"{signs}\n" if text.endswith("\n") else signs
-
-
-def _level(value: float, scale: Scale) -> str:
-    letter: Literal["d", "s"] = "d" if scale.kind == "diverging" else "s"
-    return f"{letter}{scale.level(value, LEVELS)}"
-
-
-def _heat_map(table: Table) -> str:
-    if not table.columns:
-        return ""
-    power = exponent(max(abs(table.scale.minimum), abs(table.scale.maximum)))
-    kept = _kept(table)
-    head = "".join(f'<th scope="col">{_isolated(column)}</th>' for column in table.columns)
-    rows = "".join(_row(table.rows[i], table.row(i), table.scale, power) for i in kept)
-    under = [*table.step_scores.items(), *table.diagnostics.items()]
-    foot = "".join(_under(name, cells, first=i == 0) for i, (name, cells) in enumerate(under))
-    note = f"The heat map has the {len(kept)} strongest of {len(table.rows)} input tokens."
-    return (
-        f'{_remark(note) if len(kept) < len(table.rows) else ""}<div class="scroll"><table class="heat">'
-        f'<thead><tr><th class="row corner" scope="col">input ↓ output →</th>{head}</tr></thead>'
-        f"<tbody>{rows}</tbody><tfoot>{foot}</tfoot></table></div>"
-    )
-
-
-def _kept(table: Table) -> list[int]:
-    """Indices of the rows to draw: all of them, or as many of the strongest as a browser can bear."""
-    limit = max(1, MAX_CELLS // len(table.columns))
-    strongest = sorted(range(len(table.rows)), key=lambda i: -abs(table.totals[i] or 0.0))
-    return sorted(strongest[:limit])
-
-
-def _row(label: Label, cells: Cells, scale: Scale, power: int) -> str:
-    filled = "".join(_cell(value, scale, power) for value in cells)
-    return f'<tr><th class="row" scope="row">{_isolated(label)}</th>{filled}</tr>'
-
-
-def _cell(value: float | None, scale: Scale, power: int) -> str:
-    if value is None:
-        return '<td class="none"></td>'
-    return f'<td class="{_level(value, scale)}" title="{exact(value)}">{number(value, power)}</td>'
-
-
-def _under(name: str, cells: Cells, *, first: bool) -> str:
-    power = exponent(max((abs(value) for value in cells if value is not None), default=0.0))
-    values = "".join(
-        "<td></td>" if value is None else f'<td title="{exact(value)}">{number(value, power)}</td>' for value in cells
-    )
-    kinds = "under first" if first else "under"
-    return f'<tr class="{kinds}"><th class="row" scope="row">{escape(name + power_sign(power))}</th>{values}</tr>'
-
-
-def _isolated(label: Label) -> str:
-    special = ' class="special"' if label.special else ""
-    return f'<bdi dir="auto"{special}>{escape(label.label, quote=True)}</bdi>'
-
-
-def _legend(table: Table) -> str:
-    if not table.rows or not table.columns:
-        return ""
-    scale, letter = table.scale, "d" if table.scale.kind == "diverging" else "s"
-    power = exponent(max(abs(scale.minimum), abs(scale.maximum)))
-    bar = "".join(f'<i class="{letter}{i}"></i>' for i in range(LEVELS))
-    low, high = number(scale.minimum, power), number(scale.maximum, power)
-    unit = f"<span>cells{power_sign(power)}</span>" if power else ""
-    return (
-        f'<div class="legend"><span>{low}</span><span class="bar" role="img" '
-        f'aria-label="colours from {low} to {high}">{bar}</span><span>{high}</span>{unit}'
-        "<span>· input text: mean over the output tokens, on a scale of its own</span></div>"
-    )
+    text = places[0].label.text
+    signs = escape(visible(text.strip(" ") or text), quote=True)
+    return f"{signs}\n" if places[-1].breaks else signs
 
 
 def _facts(table: Table) -> str:

@@ -7,6 +7,7 @@ from itertools import product
 
 import numpy as np
 
+from inseq.errors import ArgumentError
 from inseq.result.aggregate import picked
 from inseq.result.sequence import FeatureAttributionSequenceOutput
 from inseq.views.table import Plane
@@ -16,9 +17,15 @@ MAX_VALUES = 1_000_000
 Chosen = list[tuple[Plane, FeatureAttributionSequenceOutput]]
 
 
-def planes(granular: FeatureAttributionSequenceOutput | None) -> tuple[tuple[tuple[str, int], ...], Chosen, list[str]]:
-    """Return the axes that can be chosen from, an aggregated output for each choice, and what had to be left out."""
-    names = [axis for axis in granular.axes if axis in CHOSEN] if granular is not None else []
+def planes(
+    granular: FeatureAttributionSequenceOutput | None, show_dim: int | str | None = None
+) -> tuple[tuple[tuple[str, int], ...], Chosen, list[str]]:
+    """Return the axes that can be chosen from, an aggregated output for each choice, and what had to be left out.
+
+    Raises:
+        ArgumentError: if ``show_dim`` is none of the trailing axes.
+    """
+    names = _names(granular, show_dim) if granular is not None else []
     if granular is None or not names:
         return (), [], []
     scores = [s for s in (granular.source_attributions, granular.target_attributions) if s is not None]
@@ -34,6 +41,17 @@ def planes(granular: FeatureAttributionSequenceOutput | None) -> tuple[tuple[tup
         (Plane(index, np.zeros((0, 0))), _at(granular, names, index)) for index in choices if any(i is not None for i in index)
     ]
     return tuple(zip(names, sizes, strict=True)), found, []
+
+
+def _names(granular: FeatureAttributionSequenceOutput, show_dim: int | str | None) -> list[str]:
+    if show_dim is None:
+        return [axis for axis in granular.axes if axis in CHOSEN]
+    numbered = dict(enumerate(("feature", "step", *granular.axes)))
+    name = numbered.get(show_dim, show_dim) if isinstance(show_dim, int) else show_dim
+    if name not in granular.axes:
+        there = ", ".join(f"{axis} ({i + 2})" for i, axis in enumerate(granular.axes)) or "none"
+        raise ArgumentError(f"show_dim={show_dim!r} is not an axis that can be looked at; there is {there}.")
+    return [str(name)]
 
 
 def _at(

@@ -9,11 +9,11 @@ from inseq.views import html, terminal
 from inseq.views.table import Table
 
 
-def show(tables: Sequence[Table], title: str | None = None) -> None:
+def show(tables: Sequence[Table], title: str | None = None, theme: html.Theme = None) -> None:
     """Show tables where the reader is."""
     if in_notebook():
         display = sys.modules["IPython"].display.display
-        display({"text/html": html.fragment(tables, title), "text/plain": "Inseq attribution"}, raw=True)
+        display({"text/html": html.fragment(tables, title, theme), "text/plain": "Inseq attribution"}, raw=True)
     else:
         terminal.render(tables, title=title)
 

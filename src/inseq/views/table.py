@@ -49,12 +49,14 @@ class Place:
         line: ``input`` or ``output``.
         row: the row of its scores as an input token, or None.
         column: the column that explains it, or None. Tokens explained at once have the same one.
+        breaks: whether the line ends after it.
     """
 
     label: Label
     line: Line
     row: int | None
     column: int | None
+    breaks: bool = False
 
 
 @dataclass(frozen=True)
@@ -113,12 +115,13 @@ class Table:
         rows: input tokens.
         columns: explained tokens.
         values: a row for each input token, a column for each explained token; NaN where there is no number.
-        totals: for each row the mean of its numbers.
+        totals: for each row the mean over all columns, where no number counts as nothing.
         scale: colours of the values.
         total_scale: colours of the totals.
         step_scores: name -> a value for each column.
         diagnostics: name -> a value for each column.
         shares: for each column the part of all magnitudes that falls on the source, where the target prefix has scores too.
+        highlight: name of the step score that underlines the output, or nothing.
         places: the running text.
         groupings: what belongs together in it.
         axes: (name, size) of the axes that ``planes`` chooses from.
@@ -141,6 +144,7 @@ class Table:
     facts: tuple[tuple[str, str], ...]
     matrices: tuple[str, ...]
     remark: str
+    highlight: str = ""
     places: tuple[Place, ...] = ()
     groupings: tuple[Grouping, ...] = ()
     shares: Cells = ()

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from inseq.errors import ArgumentError
 from inseq.result.sequence import FeatureAttributionSequenceOutput
+from inseq.result.showing import Look
 from inseq.text.example import Token
 from inseq.views.budget import folded
 from inseq.views.facts import facts
@@ -20,6 +21,9 @@ from inseq.views.table import Cells, Label, Line, Matrix, Place, Scale, Side, Ta
 from inseq.views.words import visible
 
 CALM = 1.6
+END = 30
+"""How much of the beginning and the end of a long stretch stands in a margin."""
+
 SINK = 3.0
 """How many times the mean magnitude of every other token the first one's must be, to be a sink."""
 
@@ -29,26 +33,24 @@ def table(
     *,
     info: Mapping[str, Any] | None = None,
     title: str = "",
-    min_val: float | None = None,
-    max_val: float | None = None,
+    look: Look = Look(),  # noqa: B008
     granular: FeatureAttributionSequenceOutput | None = None,
 ) -> Table:
     """Return the intermediate form of an aggregated output.
 
     Special tokens, and a first token that draws most of the scores (a sink), are shown, but do not stretch the colour
-    scale; the facts say so where it matters.
+    scale; the facts say so where it matters. Signed scores have a scale with 0 in the middle: of two given limits the larger
+    magnitude counts.
 
     Args:
         sequence: an output without trailing axes.
         info: facts of the call; those of the sequence by default.
         title: a heading.
-        min_val: score of the weakest colour. Signed scores have a scale with 0 in the middle: the larger of the two
-            magnitudes counts.
-        max_val: score of the strongest colour.
+        look: how the view shall look.
         granular: the same output with its layers and heads, where single ones shall be shown.
 
     Raises:
-        ArgumentError: if trailing axes are left.
+        ArgumentError: if trailing axes are left, or there is no such axis or step score.
     """
     if sequence.axes:
         raise ArgumentError(
@@ -56,12 +58,16 @@ def table(
             "leave do_aggregation on, call aggregate(), or select with select_idx."
         )
     known = sequence.info if info is None else info
-    sequence, left_out = folded(sequence)
-    axes, chosen, unshown = planes(None if left_out else granular)
+    if look.highlight and look.highlight not in sequence.step_scores:
+        there = ", ".join(sequence.step_scores) or "none; name it in step_scores= of attribute()"
+        raise ArgumentError(f"There is no step score {look.highlight!r} to highlight; there is {there}.")
+    sequence, left_out = folded(sequence, look.max_show_size)
+    sequence = _exchanged(sequence, look.replace_char)
+    axes, chosen, unshown = planes(None if left_out else granular, look.show_dim)
     rows, values = _rows(sequence)
-    totals = tuple(map(_mean, values))
+    totals = tuple(map(_total, values))
     rows = _counted(rows, totals)
-    scale = _scale(rows, values, sequence.signed, min_val, max_val)
+    scale = _scale(rows, values, sequence.signed, look.min_val, look.max_val)
     columns = _labels(sequence.generated, "target")
     tokens = _places(sequence, rows)
     return Table(
@@ -77,9 +83,10 @@ def table(
         facts=facts(sequence, known, rows, values, scale, [*left_out, *unshown]),
         matrices=tuple(dict.fromkeys(row.matrix for row in rows)),
         remark=_remark(rows, values, len(columns)),
-        places=tuple(place for place, _ in tokens),
+        places=_wrapped([place for place, _ in tokens], look.wrap_after),
         groupings=groupings(sequence, [token for _, token in tokens], known),
         shares=_shares(rows, values),
+        highlight=visible(look.highlight or next(iter(sequence.step_scores))) if sequence.step_scores else "",
         axes=axes,
         planes=tuple(replace(plane, values=_rows(output)[1]) for plane, output in chosen),
     )
@@ -121,6 +128,34 @@ def _places(sequence: FeatureAttributionSequenceOutput, rows: tuple[Label, ...])
     return found
 
 
+def _exchanged(
+    sequence: FeatureAttributionSequenceOutput, texts: Mapping[str, str] | None
+) -> FeatureAttributionSequenceOutput:
+    """Other texts in what tokens show; the scores and the output itself stay."""
+    if not texts:
+        return sequence
+    sequence = sequence.copy()
+    for token in (*sequence.source, *sequence.target):
+        shown = token.shown
+        for old, new in texts.items():
+            shown = shown.replace(old, new)
+        token.text, token.token = shown, shown if token.token != token._piece else token.token
+    return sequence
+
+
+def _wrapped(places: list[Place], after: int | str | Sequence[str] | None) -> tuple[Place, ...]:
+    """Lines end after a newline, and where it was asked for."""
+    if isinstance(after, int) and after < 1:
+        raise ArgumentError(f"wrap_after={after} must be a number of tokens of at least 1, a text or a list of texts.")
+    ends = ("\n",) if after is None or isinstance(after, int) else ("\n", *([after] if isinstance(after, str) else after))
+    found, at = [], 0
+    for i, place in enumerate(places):
+        at = 1 if i and places[i - 1].line != place.line else at + 1
+        full = isinstance(after, int) and at % after == 0
+        found.append(replace(place, breaks=full or (bool(place.label.text) and place.label.text.endswith(ends))))
+    return tuple(found)
+
+
 def _of_side(rows: Sequence[Label], side: str) -> list[tuple[int, Label]]:
     return [(i, row) for i, row in enumerate(rows) if row.matrix == side]
 
@@ -142,8 +177,12 @@ def _labels(tokens: Sequence[Token], matrix: Side) -> tuple[Label, ...]:
 
 def _label(group: list[Token], i: int) -> str:
     shown = group[0].shown
-    text = visible(shown.strip(" ") or shown)
+    text = visible(_short(shown.strip(" ") or shown))
     return text if len(group) == 1 else f"{text} {i + 1}/{len(group)}"
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 2 * END else f"{text[:END]} … {text[-END:]}"
 
 
 def _counted(rows: tuple[Label, ...], totals: Cells) -> tuple[Label, ...]:
@@ -167,9 +206,9 @@ def _by_name(scores: Mapping[str, Tensor]) -> dict[str, Cells]:
     return {visible(name): cells(values.double().numpy(force=True)) for name, values in scores.items()}
 
 
-def _mean(row: Matrix) -> float | None:
-    numbers = row[np.isfinite(row)]
-    return float(numbers.mean()) if numbers.size else None
+def _total(row: Matrix) -> float | None:
+    """The mean over all explained tokens; those that came before the input token have nothing of it."""
+    return float(np.nansum(row) / len(row)) if np.isfinite(row).any() else None
 
 
 def _largest(values: Matrix) -> float | None:

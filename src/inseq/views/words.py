@@ -16,9 +16,13 @@ def visible(text: str) -> str:
         return "∅"
     if not text.strip(" \u00a0\u3000"):
         return "␣" * len(text) if len(text) <= MAX_BLANKS else f"␣×{len(text)}"
-    lone = all(unicodedata.category(char) == "Cf" for char in text)
-    signs = "".join(char if char in JOINERS and not lone else _sign(char) for char in text)
+    signs = text if text.isprintable() else _signs(text)
     return f"◌{signs}" if unicodedata.category(text[0]).startswith("M") else signs
+
+
+def _signs(text: str) -> str:
+    lone = all(unicodedata.category(char) == "Cf" for char in text)
+    return "".join(char if char in JOINERS and not lone else _sign(char) for char in text)
 
 
 def _sign(char: str) -> str:
