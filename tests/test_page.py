@@ -417,9 +417,9 @@ def test_half_precision_is_near(browser: Any, tmp_path: Path, monkeypatch: pytes
     output = translation([[3e-9, 1e-12], [NAN, 1.5e-9], [0.0, -2e-9]], signed=True)
     opened = open_page(browser, html.page([table(output)]), tmp_path)
     opened.token("output", 0).click()
-    assert "我 3e-9" in opened.told()
+    assert "我 3.00e-9" in opened.told()
     opened.token("output", 1).click()
-    assert "</s> −2e-9, 喜欢 1.5e-9, 我 9.999e-13." in opened.told()
+    assert "</s> −2.00e-9, 喜欢 1.50e-9, 我 1.00e-12." in opened.told()
 
 
 def test_a_folded_result_says_so_and_keeps_every_sum(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from importlib import resources
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
 from results import NAN, continuation, translation
 
 from inseq.errors import ArgumentError
@@ -66,6 +68,20 @@ def test_the_table_is_json() -> None:
     assert back["values"] == [[0.5, pytest.approx(0.1)], [0.5, pytest.approx(0.2)], [None, pytest.approx(0.7)]]
     assert back["step_scores"] == {"p": [None, 1.0]}
     assert back["rows"][0]["matrix"] == "target"
+
+
+def test_the_table_is_what_its_schema_says() -> None:
+    schema = json.loads((resources.files("inseq.views") / "table.schema.json").read_text(encoding="utf-8"))
+    Draft202012Validator.check_schema(schema)
+    validator = Draft202012Validator(schema)
+    layered = translation(torch.rand(3, 2, 2), axes=("layer",), reduce_by=("mean",))
+    for output in (layered, continuation(step_scores={"p": torch.tensor([NAN, 1.0])}), translation(torch.zeros(0, 0), [], [])):
+        (made,) = output.tables()
+        plain = json.loads(json.dumps(made.to_dict(), allow_nan=False))
+        assert list(validator.iter_errors(plain)) == []
+        assert set(schema["required"]) == set(schema["properties"]) == set(plain)
+    assert list(validator.iter_errors({**plain, "version": 2}))
+    assert layered.tables()[0].to_dict()["planes"][1]["index"] == (1,)
 
 
 def test_signed_scores_have_a_scale_with_zero_in_the_middle() -> None:

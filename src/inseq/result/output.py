@@ -76,6 +76,7 @@ class FeatureAttributionOutput:
     show_tokens = showing.show_tokens
     save_html = showing.save_html
     plot = figures.plot
+    tables = showing.tables
     _repr_html_ = showing.repr_html
 
     def get_scores_dicts(
