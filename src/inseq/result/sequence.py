@@ -12,7 +12,7 @@ from torch import Tensor
 
 from inseq.errors import ArgumentError
 from inseq.result import aggregate as aggregation
-from inseq.result import facade, long, pipeline, showing
+from inseq.result import facade, figures, long, pipeline, showing
 from inseq.result.aggregate import Names, SelectIdx
 from inseq.result.scored import Scored
 from inseq.text.example import Token, joined
@@ -170,6 +170,7 @@ class FeatureAttributionSequenceOutput(Scored):
     show_granular = showing.show_granular
     show_tokens = showing.show_tokens
     save_html = showing.save_html
+    plot = figures.plot
     tables = showing.tables
     _repr_html_ = showing.repr_html
 
