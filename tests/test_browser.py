@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 from browsing import needs_browser, open_page, shares
-from results import HOSTILE, everywhere, translation
+from results import HOSTILE, continuation, everywhere, translation
 
-from inseq.result.output import FeatureAttributionSequenceOutput
+from inseq.result.output import FeatureAttributionOutput, FeatureAttributionSequenceOutput
 from inseq.views import html
 from inseq.views.colours import PAPER, palette
 from inseq.views.tabulate import table
+from inseq.views.words import visible
 
 pytestmark = needs_browser
 
@@ -34,7 +35,7 @@ def test_a_strong_cell_has_its_colour(
     page = html.page([table(one_cell(score, signed))])
     image = open_page(browser, page, tmp_path, color_scheme=theme, java_script_enabled=scripts).pixels()
     fills = palette("diverging" if signed else "sequential", theme)
-    assert shares(image, fills[0] if score < 0 else fills[-1]) > 0.004
+    assert shares(image, fills[0] if score < 0 else fills[-1]) > 0.003
     assert shares(image, PAPER[theme]) > 0.5
 
 
@@ -50,13 +51,20 @@ def test_a_zero_cell_looks_like_the_paper_and_a_missing_one_is_hatched(browser: 
 
 
 @pytest.mark.parametrize(
-    "host", ["<html data-theme=dark>", "<html theme=dark>", "<body data-jp-theme-light=false>", "<body style='color:#ddd'>"]
+    "host",
+    [
+        "<html data-theme=dark>",
+        "<html theme=dark>",
+        "<body data-jp-theme-light=false>",
+        "<body data-vscode-theme-kind=vscode-dark>",
+        "<body style='color:#ddd'>",
+    ],
 )
 def test_the_theme_is_that_of_the_host(host: str, browser: Any, tmp_path: Path) -> None:
     document = f"<!doctype html>{host}<meta charset=utf-8>{html.fragment([table(one_cell(1.0))])}"
     image = open_page(browser, document, tmp_path).pixels(".inseq")
     assert shares(image, PAPER["dark"]) > 0.5
-    assert shares(image, palette("sequential", "dark")[-1]) > 0.004
+    assert shares(image, palette("sequential", "dark")[-1]) > 0.003
 
 
 def test_a_light_host_stays_light_on_a_dark_system(browser: Any, tmp_path: Path) -> None:
@@ -66,7 +74,7 @@ def test_a_light_host_stays_light_on_a_dark_system(browser: Any, tmp_path: Path)
 
 def test_a_theme_that_was_asked_for_wins(browser: Any, tmp_path: Path) -> None:
     page = html.page([table(one_cell(1.0))], theme="dark").replace('<html lang="en">', '<html lang="en" data-theme="light">')
-    assert shares(open_page(browser, page, tmp_path).pixels(".inseq"), palette("sequential", "dark")[-1]) > 0.004
+    assert shares(open_page(browser, page, tmp_path).pixels(".inseq"), palette("sequential", "dark")[-1]) > 0.003
 
 
 @pytest.mark.parametrize("whole", [True, False])
@@ -106,6 +114,49 @@ def test_a_page_asks_for_nothing_and_complains_of_nothing(browser: Any, tmp_path
     opened = open_page(browser, html.page([table(translation())]), tmp_path)
     assert opened.requests == [(tmp_path / "page.html").as_uri()]
     assert opened.problems == []
+
+
+def test_two_cells_of_a_notebook_do_not_meet(browser: Any, tmp_path: Path) -> None:
+    one, other = html.fragment([table(translation())]), html.fragment([table(continuation())])
+    opened = open_page(browser, f"<!doctype html><meta charset=utf-8>{one}{other}{one}", tmp_path)
+    assert not opened.problems
+    assert opened.page.locator(".inseq[data-live]").count() == 3
+    assert opened.page.locator(".panel").count() == 3
+    opened.page.locator(".inseq").nth(1).locator("[data-line=output] .tok").first.click()
+    told = opened.page.locator(".told").all_inner_texts()
+    assert ["came from" in text for text in told] == [False, True, False]
+
+
+CANARY = "</script></style>'\"><img src=x onerror=document.title='PWNED'><script>document.title='PWNED'</script>&lt;"
+
+
+def test_a_canary_in_every_text_stays_inert(browser: Any, tmp_path: Path) -> None:
+    """Tokens, names of step scores and diagnostics, titles, facts, turns, contrasts, notes, errors, names of files."""
+    output = everywhere(CANARY)
+    output.info.update(
+        tokenizer_name=CANARY, contrast=[{"text": CANARY}], turns=[[{"role": CANARY, "span": [0, 2]}]], error=CANARY
+    )
+    output.info["generation_args"] = {CANARY: CANARY}
+    path = tmp_path / (CANARY.replace("/", "_")[:80] + ".html")
+    output.save_html(path, title=CANARY)
+    other = continuation(info={"attribution_method": CANARY + "2"})
+    mixed = FeatureAttributionOutput([*output, other]).show(display=False, return_html=True, title=CANARY)
+    for document in (path.read_text(encoding="utf-8"), mixed):
+        opened = open_page(browser, document, tmp_path)
+        for i in range(3):
+            opened.token("output", i % 2).click()
+        opened.page.get_by_label("Results").select_option(index=1)
+        opened.page.get_by_text("Copy and save").first.click()
+        with opened.page.expect_download() as download:
+            opened.page.get_by_text("Save SVG").first.click()
+        drawn = Path(download.value.path()).read_text(encoding="utf-8")
+        assert opened.page.locator("img").count() == 0
+        assert opened.page.evaluate("document.title") == visible(CANARY)
+        assert not opened.problems
+        assert len(opened.requests) == 1
+        again = open_page(browser, f"<!doctype html><title>calm</title>{drawn}", tmp_path)
+        assert again.page.title() == "calm"
+        assert again.page.locator("img, script").count() == 0
 
 
 def test_without_scripts_the_text_is_coloured_and_the_table_is_there(browser: Any, tmp_path: Path) -> None:

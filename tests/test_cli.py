@@ -143,6 +143,16 @@ def test_show_takes_a_text_a_token_and_a_number(tmp_path: Path) -> None:
     assert "cats" not in page
 
 
+def test_show_opens_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr("inseq._commands.typer.launch", opened.append)
+    inseq.FeatureAttributionOutput([continuation()]).save(tmp_path / "a.json")
+    _run("show", str(tmp_path / "a.json"), "--open")
+    _run("show", str(tmp_path / "a.json"), "--open", "--html", str(tmp_path / "b.html"))
+    assert opened[1] == str(tmp_path / "b.html")
+    assert all("data-line" in Path(path).read_text(encoding="utf-8") for path in opened)
+
+
 def test_what_the_documentation_shows_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     documented = (Path(__file__).parent.parent / "docs" / "command-line.md").read_text(encoding="utf-8")
     commands = re.findall(r"^(?:\$ )?inseq ((?:attribute|show) .*result\.json.*)$", documented, re.MULTILINE)

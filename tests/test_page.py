@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import re
 from pathlib import Path
@@ -10,11 +11,12 @@ from typing import Any
 
 import pytest
 import torch
-from browsing import Opened, needs_browser, open_page
+from browsing import Opened, needs_browser, open_page, shares
 from results import NAN, continuation, tokens, translation
 
 from inseq.result.output import FeatureAttributionOutput, FeatureAttributionSequenceOutput
 from inseq.views import html
+from inseq.views.colours import palette
 from inseq.views.tabulate import table
 
 pytestmark = needs_browser
@@ -348,6 +350,8 @@ def saved(opened: Opened, name: str) -> bytes:
 def test_pictures_are_saved(browser: Any, tmp_path: Path) -> None:
     from xml.etree import ElementTree
 
+    from matplotlib.image import imread
+
     output = sentence()
     output.source[0].token = "<&\"'>"
     svg = ElementTree.fromstring(saved(show(browser, tmp_path, output), "Save SVG"))
@@ -355,7 +359,10 @@ def test_pictures_are_saved(browser: Any, tmp_path: Path) -> None:
     assert "<&\"'>" in texts
     assert "0.40" in texts
     assert len(list(svg.iter("{http://www.w3.org/2000/svg}rect"))) == 13
-    assert saved(show(browser, tmp_path, output), "Save PNG").startswith(b"\x89PNG")
+    png = saved(show(browser, tmp_path, output, device_scale_factor=2), "Save PNG")
+    image = (imread(io.BytesIO(png))[..., :3] * 255).round().astype(int)
+    assert image.shape == (2 * (96 + 6 * 24 + 8), 2 * (150 + 2 * 46 + 8), 3)
+    assert shares(image, palette("sequential", "light")[-1]) > 0.02
 
 
 @pytest.mark.parametrize("whole", [True, False])
@@ -417,9 +424,9 @@ def test_half_precision_is_near(browser: Any, tmp_path: Path, monkeypatch: pytes
     output = translation([[3e-9, 1e-12], [NAN, 1.5e-9], [0.0, -2e-9]], signed=True)
     opened = open_page(browser, html.page([table(output)]), tmp_path)
     opened.token("output", 0).click()
-    assert "我 3e-9" in opened.told()
+    assert "我 3.00e-9" in opened.told()
     opened.token("output", 1).click()
-    assert "</s> −2e-9, 喜欢 1.5e-9, 我 9.999e-13." in opened.told()
+    assert "</s> −2.00e-9, 喜欢 1.50e-9, 我 1.00e-12." in opened.told()
 
 
 def test_a_folded_result_says_so_and_keeps_every_sum(monkeypatch: pytest.MonkeyPatch) -> None:

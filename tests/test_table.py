@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
 from results import NAN, continuation, translation
 
 from inseq.errors import ArgumentError
@@ -66,6 +69,34 @@ def test_the_table_is_json() -> None:
     assert back["values"] == [[0.5, pytest.approx(0.1)], [0.5, pytest.approx(0.2)], [None, pytest.approx(0.7)]]
     assert back["step_scores"] == {"p": [None, 1.0]}
     assert back["rows"][0]["matrix"] == "target"
+
+
+def test_the_table_is_what_its_schema_says() -> None:
+    schema = json.loads((resources.files("inseq.views") / "table.schema.json").read_text(encoding="utf-8"))
+    Draft202012Validator.check_schema(schema)
+    validator = Draft202012Validator(schema)
+    layered = translation(torch.rand(3, 2, 2), axes=("layer",), reduce_by=("mean",))
+    for output in (layered, continuation(step_scores={"p": torch.tensor([NAN, 1.0])}), translation(torch.zeros(0, 0), [], [])):
+        (made,) = output.tables()
+        plain = json.loads(json.dumps(made.to_dict(), allow_nan=False))
+        assert list(validator.iter_errors(plain)) == []
+        assert set(schema["required"]) == set(schema["properties"]) == set(plain)
+    assert list(validator.iter_errors({**plain, "version": 2}))
+    assert layered.tables()[0].to_dict()["planes"][1]["index"] == (1,)
+
+
+def test_the_intermediate_form_word_for_word() -> None:
+    made = table(
+        translation(
+            [[0.5, 0.0], [0.25, 1.0], [4.0, 2.0]],
+            step_scores={"probability": torch.tensor([0.5, 0.25])},
+            target_attributions=torch.tensor([[0.5, 0.0], [NAN, 0.0], [NAN, NAN]]),
+            info={"attribution_method": "saliency", "model_name": "demo"},
+        ),
+        title="A title",
+    )
+    golden = Path(__file__).parent / "data" / "table.json"
+    assert json.loads(json.dumps(made.to_dict())) == json.loads(golden.read_text(encoding="utf-8"))
 
 
 def test_signed_scores_have_a_scale_with_zero_in_the_middle() -> None:
@@ -143,6 +174,7 @@ def test_trailing_axes_are_refused() -> None:
         ("👩\u200d🚀", "👩\u200d🚀"),
         ("\u0301", "◌\u0301"),
         ("\ud800", "⟨U+D800⟩"),
+        ("a\uffff", "a⟨U+FFFF⟩"),
         ("\x85\u2028", "⟨U+0085⟩⟨U+2028⟩"),
         ("你好", "你好"),
         ("مرحبا", "مرحبا"),

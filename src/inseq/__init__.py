@@ -21,6 +21,8 @@ if TYPE_CHECKING:
         load_model,
         register_model_config,
         show_attributions,
+        show_granular_attributions,
+        show_token_attributions,
     )
     from inseq.context import attribute_context
     from inseq.dataset import attribute_dataset
@@ -53,6 +55,8 @@ _HOMES = {
     "register_model_config": "inseq.api",
     "register_step_function": "inseq._register",
     "show_attributions": "inseq.api",
+    "show_granular_attributions": "inseq.api",
+    "show_token_attributions": "inseq.api",
     "step_function": "inseq.targets",
 }
 
@@ -77,6 +81,8 @@ __all__ = [
     "register_model_config",
     "register_step_function",
     "show_attributions",
+    "show_granular_attributions",
+    "show_token_attributions",
     "step_function",
 ]
 

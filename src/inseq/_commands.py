@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import tempfile
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -113,8 +114,12 @@ def run_attribute_context(arguments: Sequence[str]) -> None:
     _say_written(args, args.save_path, args.viz_path)
 
 
-def run_show(path: Path, text: int | None, token: int | None, top: int | None, tsv: bool, save: Path | None) -> None:
+def run_show(
+    path: Path, text: int | None, token: int | None, top: int | None, tsv: bool, save: Path | None, browse: bool
+) -> None:
     """Show a saved result, or that of attribute-context."""
+    if browse and save is None:
+        save = Path(tempfile.mkdtemp(prefix="inseq-")) / "attribution.html"
     given = {"--token": token, "--top": top}
     idle = [flag for flag, value in given.items() if value is not None] if tsv or save is not None else []
     idle += ["--tsv"] if tsv and save is not None else []
@@ -125,6 +130,8 @@ def run_show(path: Path, text: int | None, token: int | None, top: int | None, t
         found = _one_text(found, text)
     if save is not None:
         found.save_html(save)
+        if browse:
+            typer.launch(str(save))
         return
     tables = _tables(found)
     if tsv:

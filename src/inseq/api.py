@@ -147,17 +147,40 @@ def register_model_config(
     )
 
 
-def show_attributions(
-    attributions: FeatureAttributionSequenceOutput | Sequence[FeatureAttributionSequenceOutput],
-    min_val: float | None = None,
-    max_val: float | None = None,
-    display: bool = True,
-    return_html: bool = False,
-    **options: Any,
-) -> str | None:
-    """Show one or several sequence outputs in one view; see :meth:`FeatureAttributionOutput.show`."""
-    listed = [attributions] if isinstance(attributions, FeatureAttributionSequenceOutput) else list(attributions)
-    if not listed or any(not isinstance(each, FeatureAttributionSequenceOutput) for each in listed):
-        raise ArgumentError("show_attributions takes sequence outputs, as in show_attributions(out.sequence_attributions).")
-    shown = FeatureAttributionOutput(listed, info=dict(listed[0].info))
-    return shown.show(min_val, max_val, display=display, return_html=return_html, **options)
+Several = FeatureAttributionOutput | FeatureAttributionSequenceOutput | Sequence[Any]
+
+
+def show_attributions(attributions: Several, *arguments: Any, **options: Any) -> Any:
+    """Show one or several outputs in one view, where they can be compared; see :meth:`FeatureAttributionOutput.show`.
+
+    Args:
+        attributions: a sequence output or a container, or a list of them.
+        arguments: those of ``show``, in its order.
+        options: the same by name.
+    """
+    return _together(attributions).show(*arguments, **options)
+
+
+def show_granular_attributions(attributions: Several, *arguments: Any, **options: Any) -> Any:
+    """Show one or several outputs with their layers and heads; see :meth:`FeatureAttributionOutput.show_granular`."""
+    return _together(attributions).show_granular(*arguments, **options)
+
+
+def show_token_attributions(attributions: Several, *arguments: Any, **options: Any) -> Any:
+    """Show the running text of one or several outputs; see :meth:`FeatureAttributionOutput.show_tokens`."""
+    return _together(attributions).show_tokens(*arguments, **options)
+
+
+def _together(given: Several) -> FeatureAttributionOutput:
+    """One container, whose outputs keep the facts of their own calls."""
+    listed: list[FeatureAttributionSequenceOutput] = []
+    for each in [given] if isinstance(given, FeatureAttributionOutput | FeatureAttributionSequenceOutput) else given:
+        if not isinstance(each, FeatureAttributionOutput | FeatureAttributionSequenceOutput):
+            raise ArgumentError(
+                f"Got {type(each).__name__}; expected outputs, as in show_attributions(out.sequence_attributions) or "
+                "show_attributions([one, other])."
+            )
+        listed += [each] if isinstance(each, FeatureAttributionSequenceOutput) else list(each)
+    if not listed:
+        raise ArgumentError("show_attributions got no outputs, so there is nothing to show.")
+    return FeatureAttributionOutput(listed)

@@ -68,9 +68,10 @@ def show(
     top: Annotated[int | None, typer.Option("--top", help="How many of the strongest input tokens to list.")] = None,
     tsv: Annotated[bool, typer.Option("--tsv", help="Write all scores as tab-separated values.")] = False,
     save: Annotated[Path | None, typer.Option("--html", help="Write a page in place of showing it.")] = None,
+    browse: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
 ) -> None:
     """Show a saved result."""
-    _commands.run_show(path, text, token, top, tsv, save)
+    _commands.run_show(path, text, token, top, tsv, save, browse)
 
 
 @app.command()

@@ -1,6 +1,8 @@
 """Import paths of Inseq 0.7.1, for code that was written for it; ours are in ``inseq`` itself."""
 
 from inseq.api import show_attributions as show_attributions
+from inseq.api import show_granular_attributions as show_granular_attributions
+from inseq.api import show_token_attributions as show_token_attributions
 from inseq.data.aggregator import Aggregator as Aggregator
 from inseq.data.aggregator import AggregatorPipeline as AggregatorPipeline
 from inseq.data.aggregator import ContiguousSpanAggregator as ContiguousSpanAggregator

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from inseq.errors import ArgumentError
 from inseq.result import aggregate as aggregation
-from inseq.result import facade, long, pipeline, showing
+from inseq.result import facade, figures, long, pipeline, showing
 from inseq.result.aggregate import Names, SelectIdx
 from inseq.result.alternatives import Alternatives, tokens_of
 from inseq.result.scored import Scored
@@ -184,6 +184,8 @@ class FeatureAttributionSequenceOutput(Scored):
     show_granular = showing.show_granular
     show_tokens = showing.show_tokens
     save_html = showing.save_html
+    plot = figures.plot
+    tables = showing.tables
     _repr_html_ = showing.repr_html
 
     def get_scores_dicts(

@@ -6,7 +6,7 @@ Views are imported where they are used, because they see results and results mus
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from inseq.views.table import Table
 
     Shown: TypeAlias = FeatureAttributionOutput | FeatureAttributionSequenceOutput
+
+TELLING = ("Method", "Model", "Explains", "Compared with", "Baseline")
+"""Facts that tell results apart."""
 
 SHOW_ARGUMENTS = {
     *("min_val", "max_val", "max_show_size", "show_dim", "slice_dims", "display", "return_html", "return_figure"),
@@ -176,7 +179,18 @@ def tables(
     do_aggregation: bool = True,
     options: dict[str, Any] | None = None,
 ) -> list[Table]:
-    """The intermediate form of each output, aggregated as ``show`` was asked to."""
+    """Return the intermediate form of each output, aggregated by default: what every view draws.
+
+    ``Table.to_dict`` makes JSON of it, which ``inseq/views/table.schema.json`` describes.
+
+    Args:
+        self: an output, or a container of several.
+        look: how a view shall look.
+        slice_dims: ranges of dimensions, see ``show``.
+        aggregator: see ``aggregate``.
+        do_aggregation: whether to aggregate first.
+        options: further arguments of ``aggregate``.
+    """
     from inseq.result.output import FeatureAttributionOutput
     from inseq.result.pipeline import merges_tokens
     from inseq.result.slices import dimensions
@@ -195,14 +209,25 @@ def tables(
         found = found.aggregate() if merges and do_aggregation else found
         known: Mapping[str, Any] = {**self.info, **whole.info}
         made.append(table(found, info=known, look=look, granular=cut if default else None))
-    return made
+    return _told_apart(made)
+
+
+def _told_apart(made: list[Table]) -> list[Table]:
+    """Results of several methods, models or targets are called by what is different in them."""
+    facts = [dict(each.facts) for each in made]
+    names = [name for name in TELLING if len({fact.get(name, "") for fact in facts}) > 1]
+    titles = [", ".join(filter(None, (fact.get(name, "") for name in names))) for fact in facts]
+    return [replace(each, title=title) for each, title in zip(made, titles, strict=True)] if names else made
 
 
 def _shown(made: list[Table], look: Look, display: bool, return_html: bool, return_figure: bool) -> Any:
+    from inseq.result.figures import figure
     from inseq.views import html, surface
 
     if return_html and return_figure:
         raise ArgumentError("Got return_html=True and return_figure=True; a call returns one of them.")
     if display:
         surface.show(made, look.title, look.theme)
+    if return_figure:
+        return figure(made, look.title)
     return html.page(made, look.title, look.theme) if return_html else None

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from inseq import __version__
 from inseq.errors import ArgumentError, FileFormatError, near
-from inseq.result import containers, facade, inseq_files
+from inseq.result import containers, facade, figures, inseq_files
 from inseq.result.alternatives import Alternative
 from inseq.result.fields import DTYPES, PRECISIONS, Field, pack
 from inseq.text.example import Role, Token
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from inseq.result.output import FeatureAttributionOutput, FeatureAttributionSequenceOutput
 
 FORMAT, VERSION = "inseq", 3
-SUFFIXES = (".json", ".safetensors", ".html", ".csv")
+SUFFIXES = (".json", ".safetensors", ".html", ".csv", *figures.SUFFIXES)
 TENSORS = ("source_attributions", "target_attributions")
 TENSOR_MAPS = ("step_scores", "sequence_scores", "diagnostics")
 ROUNDED = (*TENSORS, "sequence_scores")
@@ -49,8 +49,8 @@ def save(
 
     Args:
         output: what is written.
-        path: ``.json``, ``.safetensors``, ``.html`` or ``.csv`` by its ending, JSON otherwise; ``.gz`` after the first
-            two compresses.
+        path: ``.json``, ``.safetensors``, ``.html``, ``.csv``, or a figure as ``.svg``, ``.png`` or ``.pdf``, by its
+            ending, JSON otherwise; ``.gz`` after the first two compresses.
         overwrite: whether a file that exists is replaced.
         compress: compress with gzip, whatever the path ends with.
         ndarray_compact: kept for Inseq's sake; tensors are always compact.
@@ -172,7 +172,9 @@ def _save_one(output: FeatureAttributionOutput, path: Path, compress: bool, use_
         return output.save_html(path)
     if suffix == ".csv" and not zipped:
         return _save_csv(output, path)
-    if suffix in (".html", ".csv"):
+    if suffix in figures.SUFFIXES and not zipped:
+        return figures.save(output, path)
+    if suffix in (".html", ".csv", *figures.SUFFIXES):
         raise ArgumentError(f"{path.name!r}: {suffix} files are written as they are; leave .gz out.")
     if use_primitives:
         data = json.dumps(jsonable(facade.plain(output)), allow_nan=False, indent=1).encode("ascii")

@@ -170,10 +170,16 @@ def _labels(tokens: Sequence[Token], matrix: Side) -> tuple[Label, ...]:
         else:
             groups[-1].append(token)
     return tuple(
-        Label(token.shown, _label(group, i), token.role, token.special, n, matrix, not token.special)
+        Label(_read(token), _label(group, i), token.role, token.special, n, matrix, not token.special)
         for n, group in enumerate(groups)
         for i, token in enumerate(group)
     )
+
+
+def _read(token: Token) -> str:
+    """An edited token keeps the blank before it, so that words stay apart."""
+    blank = " " if token.text.startswith(" ") and token.shown[:1].strip() else ""
+    return blank + token.shown
 
 
 def _label(group: list[Token], i: int) -> str:

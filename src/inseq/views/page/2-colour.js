@@ -65,7 +65,8 @@ function number(value, power) {
 }
 
 function exact(value) {
-  return isFinite(value) ? String(Number(value.toPrecision(4))).replace(/^-/, "−") : "no number";
+  const small = value && Math.abs(value) < 1e-3;
+  return isFinite(value) ? String(small ? value.toExponential(2) : Number(value.toPrecision(3))).replace(/^-/, "−") : "no number";
 }
 
 function powerSign(power) {

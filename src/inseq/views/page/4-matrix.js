@@ -24,7 +24,8 @@ class Matrix {
     this.canvas.addEventListener("keydown", (e) => this.key(e));
     this.map.addEventListener("pointerdown", (e) => this.jump(e));
     this.map.addEventListener("pointermove", (e) => e.buttons && this.jump(e));
-    new ResizeObserver(() => this.draw()).observe(host);
+    this.stage = host.parentElement;
+    new ResizeObserver(() => this.draw()).observe(this.stage);
   }
 
   show(level, scale, selected) {
@@ -36,15 +37,16 @@ class Matrix {
 
   // Sizes first: cells as wide as their labels if they fit, else narrower, else the box scrolls.
   draw() {
-    const { level } = this, wide = this.box.parentElement.clientWidth;
-    if (!level || !wide || !level.columns.length) return;
+    const { level, stage } = this, beside = getComputedStyle(stage).flexDirection === "row";
+    const wide = stage.clientWidth - (beside ? stage.lastChild.offsetWidth + 24 : 0);
+    if (!level || wide < 1 || !level.columns.length) return;
     const pen = this.canvas.getContext("2d");
     pen.font = "bold " + FONT;
     const most = (items, cap) => items.reduce((w, item) => Math.max(w, Math.min(cap, pen.measureText(item.label).width)), 0);
     const names = level.steps.map(([label]) => ({ label }));
     this.left = Math.min(most([...level.rows, ...names], 170) + 14, wide * 0.4);
     const label = most(level.columns, 100), room = (wide - this.left - 2) / level.columns.length;
-    this.w = Math.max(Math.min(Math.max(label + 14, 46), room), Math.min(room, 14), 13);
+    this.w = Math.max(Math.min(Math.max(label + 14, 60), room), Math.min(room, 14), 13);
     this.upright = label + 8 <= this.w;
     this.top = this.upright ? 24 : label + 12;
     this.h = level.rows.length <= 22 ? 25 : 17;

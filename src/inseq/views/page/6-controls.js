@@ -62,7 +62,7 @@ function controls(view, panel) {
   ];
   if (data.steps.length) shown.splice(1, 0, field("Underline", choice([["", "nothing"], ...data.steps.map(([n]) => [n, n])], options.under, (v) => view.set({ under: v }))));
   const kept = Object.keys(WRITERS).map((kind) => button("Copy " + kind, () => copy(view, WRITERS[kind](grid(view)))));
-  kept.push(button("Save SVG", () => keep(view, "svg", "image/svg+xml", drawing(view))), button("Save PNG", () => picture(view)), button("Save the page", () => savePage(view.root)));
+  kept.push(button("Save SVG", () => keep("svg", "image/svg+xml", drawing(view))), button("Save PNG", () => picture(view)), button("Save the page", () => savePage(view.root)));
   panel.append(join, menu("View", shown), menu("Copy and save", kept));
 }
 
@@ -105,7 +105,7 @@ function fallback(text) {
   return done;
 }
 
-function keep(view, kind, type, content) {
+function keep(kind, type, content) {
   const url = URL.createObjectURL(content instanceof Blob ? content : new Blob([content], { type }));
   const link = Object.assign(make("a"), { href: url, download: "attribution." + kind });
   link.click();
@@ -132,12 +132,23 @@ function drawing(view) {
   return `<svg xmlns="http://www.w3.org/2000/svg" width="${width}" height="${height}" font-family="sans-serif" font-size="12"><rect width="100%" height="100%" fill="${style.backgroundColor}"/>${parts.join("")}</svg>`;
 }
 
+// The same as pixels; of what is too large for a picture, the part that is seen.
 function picture(view) {
-  view.matrix.canvas.toBlob((blob) => keep(view, "png", "image/png", blob));
+  const save = (canvas) => canvas.toBlob((blob) => keep("png", "image/png", blob)), { level } = view;
+  if (level.rows.length * level.columns.length > 20000) return save(view.matrix.canvas);
+  const image = new Image(), url = URL.createObjectURL(new Blob([drawing(view)], { type: "image/svg+xml" }));
+  image.onload = () => {
+    const canvas = make("canvas");
+    fit(canvas, image.width, image.height);
+    canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
+    URL.revokeObjectURL(url);
+    save(canvas);
+  };
+  image.src = url;
 }
 
 function savePage(root) {
   const sheet = root.parentElement.querySelector("style") || document.querySelector("style.sheet");
   const head = `<meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="${root.dataset.policy}"><title>Inseq attribution</title>`;
-  keep(null, "html", "text/html", `<!doctype html><html lang="en"><head>${head}<style class="sheet">${sheet.textContent}</style></head><body>${root.original}</body></html>`);
+  keep("html", "text/html", `<!doctype html><html lang="en"><head>${head}<style class="sheet">${sheet.textContent}</style></head><body>${root.original}</body></html>`);
 }
