@@ -127,6 +127,24 @@ def test_two_cells_of_a_notebook_do_not_meet(browser: Any, tmp_path: Path) -> No
     assert ["came from" in text for text in told] == [False, True, False]
 
 
+HOST = """
+.host dl dt {float: left; clear: left; width: 20%; padding: 4px}
+.host dl dd {display: table-cell; margin-left: 30%; width: 80%}
+.host ol {padding-left: 2em; margin: 1em} .host ol li {list-style: decimal; margin: 1em} .host p {margin: 2em 0}
+.host table, .host td {border: 3px solid red} .host h2 {font-size: 40px}
+"""
+
+
+def test_a_host_s_style_does_not_get_in(browser: Any, tmp_path: Path) -> None:
+    found = html.fragment([table(translation(info={"attribution_method": "saliency", "model_name": "demo"}))])
+    boxes = []
+    for style in ("", HOST):
+        document = f"<!doctype html><meta charset=utf-8><style>{style}</style><div class=host>{found}</div>"
+        page = open_page(browser, document, tmp_path).page
+        boxes.append([page.locator(part).first.bounding_box() for part in ("dt", "dd", ".top", ".top li", ".told", ".box")])
+    assert boxes[0] == boxes[1]
+
+
 CANARY = "</script></style>'\"><img src=x onerror=document.title='PWNED'><script>document.title='PWNED'</script>&lt;"
 
 

@@ -62,6 +62,16 @@ def test_chosen_and_normalizer_are_those_of_all_logits(
 
 
 @pytest.mark.usefixtures("small_tiles")
+@pytest.mark.parametrize("k", [1, 5, 20, VOCAB])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_largest_logits_are_found_tile_by_tile(dtype: torch.dtype, k: int) -> None:
+    head, logits, hidden, ids = drawn(dtype, bias=True, shift=True)
+    (values, whose), (expected, best) = head.top(hidden, k), Prediction(logits, ids).top(k)
+    assert torch.equal(whose, best)
+    assert relative(values, expected) < 2e-6
+
+
+@pytest.mark.usefixtures("small_tiles")
 def test_large_logits_and_those_of_words_that_cannot_be() -> None:
     """The shift of some models forbids a word: here two tiles' words and more."""
     head, _, hidden, _ = drawn(torch.float32, bias=False, shift=False)
@@ -83,7 +93,8 @@ def test_cotangents_are_the_gradients_through_all_logits(name: str) -> None:
     (expected,) = torch.autograd.grad(function(Prediction(logits, ids, Prediction(logits, others))).sum(), leaf)
     known = [t.requires_grad_() for t in (head.chosen(hidden, ids), head.chosen(hidden, others), head.normalizer(hidden))]
     own, other, normalizer = known
-    value = function(Written(own, lambda: normalizer, ids, Written(other, lambda: normalizer, others))).sum()
+    top = Prediction(logits, ids).top
+    value = function(Written(own, lambda: normalizer, ids, top, Written(other, lambda: normalizer, others, top))).sum()
     by = torch.autograd.grad(value, known, materialize_grads=True)
     found = head.cotangents(hidden, normalizer.detach(), by[2], [(ids, by[0]), (others, by[1])])
     assert relative(found, expected) < 1e-12
@@ -94,8 +105,8 @@ def test_functions_that_declare_it_need_no_logits(name: str) -> None:
     """What they say of chosen logits and normalizers is what they say of all logits."""
     logits, ids = torch.randn(5, 9, generator=torch.Generator().manual_seed(1)), torch.arange(5)
     whole = Prediction(logits, ids, Prediction(logits, ids + 1))
-    contrast = Written(logits[range(5), ids + 1], lambda: logits.logsumexp(-1), ids + 1)
-    some = Written(logits[range(5), ids], lambda: logits.logsumexp(-1), ids, contrast)
+    contrast = Written(logits[range(5), ids + 1], lambda: logits.logsumexp(-1), ids + 1, whole.top)
+    some = Written(logits[range(5), ids], lambda: logits.logsumexp(-1), ids, whole.top, contrast)
     assert torch.equal(step_function[name].function(some), step_function[name].function(whole))
 
 

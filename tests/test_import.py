@@ -23,7 +23,7 @@ MAY_SEE: dict[str, set[str]] = {
     "demo": set(),
 }
 EVERYBODY_SEES = {"errors", "_registry", "__version__"}
-FACADES = {"result.showing": {"views"}, "result.context": {"views"}}
+FACADES = {"result.showing": {"views"}, "result.figures": {"views"}, "result.context": {"views"}}
 """``out.show()`` is a method of a result: these modules of ``result`` call the views, when they are called."""
 
 

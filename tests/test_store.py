@@ -162,7 +162,7 @@ def at(*keys: Any) -> Callable[[Any, Any], None]:
 SEQUENCE = ("sequences", 0)
 SCORES = (*SEQUENCE, "source_attributions")
 HOSTILE = [
-    (("version",), 3, "newer release: update"),
+    (("version",), 4, "newer release: update"),
     (("version",), 0, "not written by any release"),
     (("version",), True, "version"),
     (("version",), "1", "version"),

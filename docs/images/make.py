@@ -19,6 +19,7 @@ def main() -> None:
     """The tutorial's two results, each light and dark, and a comparison."""
     scores = {"step_scores": ["probability"], "show_progress": False}
     translated = inseq.load_model("demo/zh-en", "saliency").attribute(TEXT, **scores)
+    translated.save(HERE / "zh-en-saliency.svg", overwrite=True)
     continued = inseq.load_model("demo/gpt2", "attention").attribute(
         "Anna thanked Tom because", granular=True, generation_args={"max_new_tokens": 10}, **scores
     )

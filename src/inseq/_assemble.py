@@ -11,6 +11,7 @@ from torch import Tensor
 from inseq._spans import Explained
 from inseq.errors import ArgumentError
 from inseq.methods import Attribution
+from inseq.result.alternatives import Alternatives
 from inseq.result.output import FeatureAttributionSequenceOutput
 from inseq.text.example import Example, Token
 
@@ -23,6 +24,7 @@ def sequence_output(
     tokens: tuple[Sequence[Token], Sequence[Token]],
     facts: dict[str, Any],
     info: dict[str, Any],
+    alternatives: Alternatives = (),
 ) -> FeatureAttributionSequenceOutput:
     """Build the output of one example.
 
@@ -34,6 +36,7 @@ def sequence_output(
         tokens: all tokens of the input (``source``) and of the decoder (``target``); the latter are the output's from now on.
         facts: what the method declares.
         info: what was done.
+        alternatives: what was recorded of the most probable tokens.
     """
     _check(x, found, info["attribution_method"])
     source, target = tokens
@@ -55,6 +58,7 @@ def sequence_output(
         normalize=facts["normalize"],
         signed=facts["signed"] and not folded,
         diagnostics=dict(found.diagnostics),
+        alternatives=alternatives,
         info=info,
     )
 

@@ -244,8 +244,8 @@ def _arguments(args: argparse.Namespace, model: Any) -> dict[str, Any]:
         "attr_pos_start": start,
         "attr_pos_end": args.end_pos,
     }
-    new = ("generate_from_target_prefix", "output_step_attributions", "include_eos_baseline")
-    return {**given, **{name: True for name in new if getattr(args, name)}, **args.attribution_kwargs}
+    new = ("generate_from_target_prefix", "output_step_attributions", "include_eos_baseline", "alternatives")
+    return {**given, **{name: getattr(args, name) for name in new if getattr(args, name)}, **args.attribution_kwargs}
 
 
 def _aggregated(found: Any, args: argparse.Namespace) -> Any:

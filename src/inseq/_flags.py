@@ -133,6 +133,7 @@ def of_attribution(flags: Flags) -> None:
     flags.flag("--attribute_target", bool, False, "Score the generated prefix beside an encoder's source.")
     flags.flag("--generate_from_target_prefix", bool, False, "Go on from the generated texts of an encoder-decoder.")
     flags.flag("--step_scores --step_score", list, help="Step functions to record.")
+    flags.flag("--alternatives", int, 0, "How many of the most probable tokens to record for each explained one.")
     flags.flag("--output_step_attributions", bool, False, "Keep an output for each step, too.")
     flags.flag("--include_eos_baseline --eos", bool, False, "Replace end tokens in the baseline, too.")
     flags.flag("--batch_size -bs", int, 8, "Texts at a time.")

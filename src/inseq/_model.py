@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from inseq._alternatives import checked
 from inseq._compat import BatchEncoding, TextModel, ids_of
 from inseq._inputs import Written, read_inputs, read_outputs
 from inseq._plan import DEFAULT_TARGET, Options, plan_call
@@ -106,6 +107,7 @@ class AttributionModel(TextModel):
         continuations: Any = None,
         positions: Sequence[Any] | None = None,
         target_spans: Sequence[Any] | None = None,
+        alternatives: int = 0,
         granular: bool | None = None,
         memory: int | float | str | None = None,
         attribution_args: Mapping[str, Any] | None = None,
@@ -144,6 +146,8 @@ class AttributionModel(TextModel):
             target_spans: half-open spans of these positions, such as ``[(5, 9), (9, None)]``, that are explained at once:
                 each is one step, and its scores are those of the target summed over its tokens. Both ends ascend, spans may
                 overlap, and None is the first position or the end. A list for all texts, or one for each text in a list.
+            alternatives: how many of the most probable tokens are recorded for each explained one, with their probabilities:
+                the output's ``alternatives``, which views show beside its scores. A span of several tokens has none.
             granular: whether scores are kept for every embedding dimension, layer and head; by default while they are few
                 and take a quarter of the memory at most.
             memory: what the call may take beside the loaded model: a number of bytes, a text such as ``"2 GiB"``, or a share
@@ -177,6 +181,7 @@ class AttributionModel(TextModel):
         started = time.perf_counter()
         _check_kinds(generation_args, batch_size, {"attr_pos_start": attr_pos_start, "attr_pos_end": attr_pos_end})
         _check_flags(given)
+        n_alternatives = checked(alternatives, self._adapter.vocabulary_size)
         asked = Options(
             options,
             method=_mapping("attribution_args", attribution_args),
@@ -197,10 +202,10 @@ class AttributionModel(TextModel):
         jobs = explained(read_outputs(self._adapter, inputs, written), attr_pos_start, attr_pos_end, target_spans, positions)
         if override_default_attribution:
             self.method, self.method_options = plan.method.name, plan.method_options
-        run = Run(plan, jobs, inputs, written, attribute_target, granular, memory, show_progress)
+        run = Run(plan, jobs, inputs, written, attribute_target, granular, memory, show_progress, n_alternatives)
         outputs, info = outputs_of(self, run, started)
         for output in outputs if clean_special_chars else ():
-            _clean([*output.source, *output.target])
+            _clean(output.tokens)
         return FeatureAttributionOutput(outputs, step_outputs(outputs) if output_step_attributions else None, info)
 
     def generate(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import transformers
 
-from inseq import __version__
+from inseq import __version__, _alternatives
 from inseq._assemble import sequence_output
 from inseq._contrast import compare, with_contrasts
 from inseq._inputs import Input, Written
@@ -40,6 +40,7 @@ class Run:
         granular: whether all axes are kept; None where memory decides.
         memory: what the call may take.
         show_progress: whether there may be a bar.
+        alternatives: how many of the most probable tokens are recorded for each explained one.
     """
 
     plan: Plan
@@ -50,6 +51,7 @@ class Run:
     granular: bool | None
     memory: int | float | str | None
     show_progress: bool
+    alternatives: int = 0
 
 
 def outputs_of(
@@ -89,7 +91,7 @@ def outputs_of(
         found = model._engine.run(
             [(x, plan.method.function(x, **plan.method_options)) for x in examples],
             plan.target,
-            plan.recorded,
+            plan.recorded | _alternatives.recorded(run.alternatives),
             progress=run.show_progress,
             plan=planned,
         )
@@ -105,6 +107,7 @@ def outputs_of(
             _tokens(model, job),
             plan.method.facts,
             _info_of(info, i),
+            _alternatives.alternatives_of(x, scores.get(_alternatives.NAME), model._adapter.encoder),
         )
         for i, (job, x, (attribution, scores)) in enumerate(zip(jobs, examples, found, strict=True))
     ]
@@ -163,4 +166,4 @@ def _info_of(info: dict[str, Any], i: int) -> dict[str, Any]:
 
 def _merged(x: Example, scores: StepScores, plan: Plan) -> StepScores:
     """Step scores of steps, from those of predictions: each function has a rule of its own."""
-    return {name: x.by_step(values, 0, aggregation_functions[plan.merges[name]].function) for name, values in scores.items()}
+    return {name: x.by_step(scores[name], 0, aggregation_functions[plan.merges[name]].function) for name in plan.recorded}

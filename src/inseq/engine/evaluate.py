@@ -55,7 +55,8 @@ class Streamed:
 
         def of(ids: Tensor, contrast: Written | None = None) -> Written:
             ids = ids.to(hidden.device).flatten()
-            return Written(self.head.chosen(hidden, ids), lambda: self.normalizer, ids, contrast)
+            chosen = self.head.chosen(hidden, ids)
+            return Written(chosen, lambda: self.normalizer, ids, lambda k: self.head.top(hidden, k), contrast)
 
         return of(ids, None if contrast is None else of(contrast))
 

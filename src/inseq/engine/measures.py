@@ -40,7 +40,7 @@ from inseq.models.head import prepare_head
 from inseq.models.hiding import prepare_hiding
 from inseq.models.replays import replaying
 
-StepScores = dict[str, Float[Tensor, " prediction"]]
+StepScores = dict[str, Float[Tensor, "prediction *extra"]]
 
 
 @dataclass
@@ -140,6 +140,8 @@ class Measures:
             values = wide(evaluate(function, predicted[rows], originals, run.contrasts)).cpu()
             for k, (job, _) in enumerate(wanted):
                 scores = run.step_scores[id(job.example)]
+                if scores[name].shape[1:] != values.shape[2:]:
+                    scores[name] = values.new_full((len(scores[name]), *values.shape[2:]), torch.nan)
                 scores[name] = scores[name].to(values.dtype)
                 scores[name][job.steps.start : job.steps.stop] = values[k, : len(job.steps)]
 

@@ -64,6 +64,22 @@ class LinearHead:
             found[rows] = total.log_() + held
         return found
 
+    def top(self, hidden: Float[Tensor, "n hidden"], k: int) -> tuple[Float[Tensor, "n k"], Int[Tensor, "n k"]]:
+        """The ``k`` largest logits of each prediction in falling order and their tokens, chosen tile by tile."""
+        logits = _wide(hidden.new_empty(len(hidden), k))
+        ids = torch.empty(logits.shape, dtype=torch.long, device=hidden.device)
+        for rows, columns in self._tiles(hidden):
+            largest = logits.new_empty(len(logits[rows]), 0)
+            whose = ids.new_empty(largest.shape)
+            for some in columns:
+                tile = _wide(self._part(hidden[rows], some))
+                found, at = tile.topk(min(k, tile.shape[1]))
+                largest, whose = torch.cat([largest, found], 1), torch.cat([whose, at + some.start], 1)
+                largest, order = largest.topk(min(k, largest.shape[1]))
+                whose = whose.gather(1, order)
+            logits[rows], ids[rows] = largest, whose
+        return logits, ids
+
     def cotangents(
         self,
         hidden: Float[Tensor, "n hidden"],

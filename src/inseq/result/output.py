@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from inseq.errors import ArgumentError
-from inseq.result import facade, long, showing, store
+from inseq.result import facade, figures, long, showing, store
 from inseq.result.aggregate import Names
 from inseq.result.scored import Device, Scored
 from inseq.result.sequence import FeatureAttributionSequenceOutput as FeatureAttributionSequenceOutput
@@ -75,6 +75,7 @@ class FeatureAttributionOutput:
     show_granular = showing.show_granular
     show_tokens = showing.show_tokens
     save_html = showing.save_html
+    plot = figures.plot
     tables = showing.tables
     _repr_html_ = showing.repr_html
 

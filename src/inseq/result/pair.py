@@ -14,8 +14,11 @@ if TYPE_CHECKING:
 
 @aggregators("pair")
 def pair(output: FeatureAttributionSequenceOutput, *, paired_attr: Any = None) -> Any:
-    """This output's attributions minus those of ``paired_attr``, which has the same shapes; the rest is this output's."""
-    changes: dict[str, Any] = {"signed": True, "reduced": (*output.reduced, "difference of a pair")}
+    """This output's attributions minus those of ``paired_attr``, which has the same shapes; the rest is this output's.
+
+    Alternatives are left out: a difference has no predictions of its own.
+    """
+    changes: dict[str, Any] = {"signed": True, "alternatives": (), "reduced": (*output.reduced, "difference of a pair")}
     other = paired_attr.with_tensors() if type(paired_attr) is type(output) else None
     for name in ("source_attributions", "target_attributions"):
         a, b = getattr(output, name), getattr(other, name, None)

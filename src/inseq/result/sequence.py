@@ -12,8 +12,9 @@ from torch import Tensor
 
 from inseq.errors import ArgumentError
 from inseq.result import aggregate as aggregation
-from inseq.result import facade, long, pipeline, showing
+from inseq.result import facade, figures, long, pipeline, showing
 from inseq.result.aggregate import Names, SelectIdx
+from inseq.result.alternatives import Alternatives, tokens_of
 from inseq.result.scored import Scored
 from inseq.text.example import Token, joined
 
@@ -43,6 +44,8 @@ class FeatureAttributionSequenceOutput(Scored):
         signed: whether a score may be negative, as declared by the method.
         reduced: what aggregation has done so far, in words.
         diagnostics: how far each step can be trusted, such as the completeness ``"delta"``.
+        alternatives: for each step the most probable tokens with their probabilities, the first choice first, where
+            ``attribute(..., alternatives=)`` recorded them; none of a step of several tokens.
         info: facts of the call.
 
     Raises:
@@ -64,6 +67,7 @@ class FeatureAttributionSequenceOutput(Scored):
     signed: bool = False
     reduced: tuple[str, ...] = ()
     diagnostics: dict[str, Shaped[Tensor, " step"]] = field(default_factory=dict)
+    alternatives: Alternatives = ()
     info: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -82,6 +86,10 @@ class FeatureAttributionSequenceOutput(Scored):
         _expect("target_attributions", self.target_attributions, (self.attr_pos_end, steps), len(self.axes))
         for name, scores in {**self.step_scores, **self.diagnostics}.items():
             _expect(name, scores, (steps,), 0)
+        if self.alternatives and len(self.alternatives) != steps:
+            raise ArgumentError(
+                f"alternatives has {len(self.alternatives)} entries; expected {steps}, one for each explained token, or none."
+            )
         for name, scores in self.sequence_scores.items():
             _expect(name, scores, (*scores.shape[:2], -1, -1)[:2], len(self.axes))
 
@@ -110,6 +118,11 @@ class FeatureAttributionSequenceOutput(Scored):
         """The tokens that are explained: the very objects in ``target``, or one for each span of several."""
         return [joined(self.target[start:end]) for start, end in self.positions]
 
+    @property
+    def tokens(self) -> list[Token]:
+        """Every token that the output holds: those of the source and of the target, and alternatives."""
+        return [*self.source, *self.target, *tokens_of(self.alternatives)]
+
     def copy(self) -> FeatureAttributionSequenceOutput:
         """Return an output with tokens and dictionaries of its own. Tensors are shared."""
         return replace(
@@ -119,6 +132,7 @@ class FeatureAttributionSequenceOutput(Scored):
             step_scores=dict(self.step_scores),
             sequence_scores=dict(self.sequence_scores),
             diagnostics=dict(self.diagnostics),
+            alternatives=tuple(tuple(each.copy() for each in step) for step in self.alternatives),
             info=dict(self.info),
         )
 
@@ -170,6 +184,7 @@ class FeatureAttributionSequenceOutput(Scored):
     show_granular = showing.show_granular
     show_tokens = showing.show_tokens
     save_html = showing.save_html
+    plot = figures.plot
     tables = showing.tables
     _repr_html_ = showing.repr_html
 
@@ -223,7 +238,7 @@ class FeatureAttributionSequenceOutput(Scored):
 
     def decode_tokens(self, tokenizer: Any) -> FeatureAttributionSequenceOutput:
         """Write each token as the tokenizer decodes it by itself, in place; merged tokens stay."""
-        for token in [*self.source, *self.target]:
+        for token in self.tokens:
             if token.id >= 0:
                 token.token = tokenizer.decode([token.id])
         return self
@@ -250,7 +265,11 @@ class FeatureAttributionSequenceOutput(Scored):
 
 
 def _found(output: FeatureAttributionSequenceOutput) -> list[Any]:
-    return [value for name, value in vars(output.with_tensors()).items() if name != "info"]
+    values = {name: value for name, value in vars(output.with_tensors()).items() if name != "info"}
+    values["alternatives"] = [
+        ([each.token for each in step], torch.tensor([each.probability for each in step])) for step in output.alternatives
+    ]
+    return list(values.values())
 
 
 def same(a: Any, b: Any) -> bool:

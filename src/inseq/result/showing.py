@@ -221,10 +221,13 @@ def _told_apart(made: list[Table]) -> list[Table]:
 
 
 def _shown(made: list[Table], look: Look, display: bool, return_html: bool, return_figure: bool) -> Any:
+    from inseq.result.figures import figure
     from inseq.views import html, surface
 
     if return_html and return_figure:
         raise ArgumentError("Got return_html=True and return_figure=True; a call returns one of them.")
     if display:
         surface.show(made, look.title, look.theme)
+    if return_figure:
+        return figure(made, look.title)
     return html.page(made, look.title, look.theme) if return_html else None

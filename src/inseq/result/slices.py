@@ -106,6 +106,7 @@ def steps(output: FeatureAttributionSequenceOutput, start: int, end: int) -> Fea
         target_attributions=None if target is None else target[:last, start:end],
         step_scores={name: values[start:end] for name, values in output.step_scores.items()},
         diagnostics={name: values[start:end] for name, values in output.diagnostics.items()},
+        alternatives=output.alternatives[start:end],
         sequence_scores={},
         attr_pos_start=first,
         attr_pos_end=last,

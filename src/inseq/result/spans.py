@@ -11,6 +11,7 @@ from torch import Tensor
 
 from inseq.errors import ArgumentError
 from inseq.result.aggregate import aggregators
+from inseq.result.alternatives import merged as merged_alternatives
 from inseq.result.labelled import AggregationFunction, Labelled, absmax, aggregation_functions, tile
 from inseq.text.example import joined
 
@@ -64,6 +65,7 @@ def spans(
         across = columns if steps_right else _within(right, values.shape[1])
         return _merge(_merge(values, 1, across), 0, _within(left, values.shape[0]))
 
+    single = [sum(b - a for a, b, _ in target[first:last]) == 1 for first, last in steps]
     return replace(
         output,
         source=[joined(output.source[start:end]).copy() for start, end, _ in source],
@@ -73,6 +75,7 @@ def spans(
         step_scores=by_name(output.step_scores, output.info.get("merge") or {}),
         diagnostics=by_name(output.diagnostics, DIAGNOSTICS),
         sequence_scores={name: matrix(name, values) for name, values in output.sequence_scores.items()},
+        alternatives=merged_alternatives(output.alternatives, columns, single),
         attr_pos_start=first,
         attr_pos_end=last,
         spans=() if steps == [(i, i + 1) for i in range(first, last)] else tuple(steps),

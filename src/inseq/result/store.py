@@ -13,15 +13,16 @@ from torch import Tensor
 
 from inseq import __version__
 from inseq.errors import ArgumentError, FileFormatError, near
-from inseq.result import containers, facade, inseq_files
+from inseq.result import containers, facade, figures, inseq_files
+from inseq.result.alternatives import Alternative
 from inseq.result.fields import DTYPES, PRECISIONS, Field, pack
 from inseq.text.example import Role, Token
 
 if TYPE_CHECKING:
     from inseq.result.output import FeatureAttributionOutput, FeatureAttributionSequenceOutput
 
-FORMAT, VERSION = "inseq", 2
-SUFFIXES = (".json", ".safetensors", ".html", ".csv")
+FORMAT, VERSION = "inseq", 3
+SUFFIXES = (".json", ".safetensors", ".html", ".csv", *figures.SUFFIXES)
 TENSORS = ("source_attributions", "target_attributions")
 TENSOR_MAPS = ("step_scores", "sequence_scores", "diagnostics")
 ROUNDED = (*TENSORS, "sequence_scores")
@@ -48,8 +49,8 @@ def save(
 
     Args:
         output: what is written.
-        path: ``.json``, ``.safetensors``, ``.html`` or ``.csv`` by its ending, JSON otherwise; ``.gz`` after the first
-            two compresses.
+        path: ``.json``, ``.safetensors``, ``.html``, ``.csv``, or a figure as ``.svg``, ``.png`` or ``.pdf``, by its
+            ending, JSON otherwise; ``.gz`` after the first two compresses.
         overwrite: whether a file that exists is replaced.
         compress: compress with gzip, whatever the path ends with.
         ndarray_compact: kept for Inseq's sake; tensors are always compact.
@@ -171,7 +172,9 @@ def _save_one(output: FeatureAttributionOutput, path: Path, compress: bool, use_
         return output.save_html(path)
     if suffix == ".csv" and not zipped:
         return _save_csv(output, path)
-    if suffix in (".html", ".csv"):
+    if suffix in figures.SUFFIXES and not zipped:
+        return figures.save(output, path)
+    if suffix in (".html", ".csv", *figures.SUFFIXES):
         raise ArgumentError(f"{path.name!r}: {suffix} files are written as they are; leave .gz out.")
     if use_primitives:
         data = json.dumps(jsonable(facade.plain(output)), allow_nan=False, indent=1).encode("ascii")
@@ -219,6 +222,7 @@ def _packed(sequence: FeatureAttributionSequenceOutput, precision: str, stored: 
 
     packed: dict[str, Any] = {name: getattr(sequence, name) for name in (*POSITIONS, *FLAGS)}
     packed |= {"spans": [list(span) for span in sequence.spans]} if sequence.spans else {}
+    packed |= {"alternatives": _packed_alternatives(sequence)} if sequence.alternatives else {}
     packed |= {name: list(getattr(sequence, name)) for name in TEXTS}
     packed |= {name: [_token_fields(token) for token in getattr(sequence, name)] for name in TOKENS}
     packed |= {name: held(name, name, getattr(sequence, name)) for name in TENSORS}
@@ -235,6 +239,13 @@ def _packed_tensor(
     if str(values.dtype).removeprefix("torch.") not in DTYPES:
         raise ArgumentError(f"{name} has dtype {values.dtype}, which files do not hold; convert it first.")
     return pack(values, precision, stored)
+
+
+def _packed_alternatives(sequence: FeatureAttributionSequenceOutput) -> list[list[dict[str, Any]]]:
+    return [
+        [{"token": _token_fields(each.token), "probability": each.probability} for each in step]
+        for step in sequence.alternatives
+    ]
 
 
 def _token_fields(token: Token) -> dict[str, Any]:
@@ -275,12 +286,14 @@ def _check_version(document: Field) -> None:
 def _sequence(field: Field) -> FeatureAttributionSequenceOutput:
     from inseq.result.output import FeatureAttributionSequenceOutput
 
-    parts = field.record(*SEQUENCE, also=("spans",))
+    parts = field.record(*SEQUENCE, also=("spans", "alternatives"))
     values: dict[str, Any] = {name: [_token(item) for item in parts[name].items()] for name in TOKENS}
     values |= {name: None if parts[name].value is None else _scores(parts[name]) for name in TENSORS}
     values |= {name: {key: item.tensor() for key, item in parts[name].mapping()} for name in TENSOR_MAPS}
     values |= {name: parts[name].integer(0) for name in POSITIONS}
     values["spans"] = tuple(_span(item) for item in parts["spans"].items()) if "spans" in parts else ()
+    if "alternatives" in parts:
+        values["alternatives"] = tuple(tuple(map(_alternative, step.items())) for step in parts["alternatives"].items())
     values |= {name: tuple(item.text() for item in parts[name].items()) for name in TEXTS}
     values |= {name: parts[name].boolean() for name in FLAGS}
     values["info"] = {key: item.value for key, item in parts["info"].mapping()}
@@ -302,6 +315,14 @@ def _span(field: Field) -> tuple[int, int]:
     if len(ends) != 2:
         field.fail("a pair of positions")
     return ends[0], ends[1]
+
+
+def _alternative(field: Field) -> Alternative:
+    parts = field.record("token", "probability")
+    probability = parts["probability"].number()
+    if not 0 <= probability <= 1:
+        parts["probability"].fail("a number from 0 to 1")
+    return Alternative(_token(parts["token"]), probability)
 
 
 def _token(field: Field) -> Token:

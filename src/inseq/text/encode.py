@@ -88,13 +88,21 @@ class Encoder:
 
     def tokens(self, ids: Sequence[int], roles: Sequence[Role]) -> tuple[Token, ...]:
         """Tokens of one sequence, with their readable texts."""
-        pieces = [str(piece) for piece in self.tokenizer.convert_ids_to_tokens(list(ids))]
+        pieces = [self._piece(i) for i in ids]
         special = [i in self.special_ids for i in ids]
         texts = readable(pieces, special, self.alphabet)
         return tuple(
             Token(piece, i, role, text, is_special)
             for piece, i, role, text, is_special in zip(pieces, ids, roles, texts, special, strict=True)
         )
+
+    def _piece(self, i: int) -> str:
+        """The piece of an id, or the id itself where the model has more of them than the tokenizer."""
+        try:
+            (piece,) = self.tokenizer.convert_ids_to_tokens([i])
+        except IndexError:
+            piece = None
+        return f"<{i}>" if piece is None else str(piece)
 
     def special_id(self, name: str) -> int | None:
         """The id of the tokenizer's ``unk``, ``pad``, ``mask``, ``eos`` or ``bos`` token, where it has one."""

@@ -95,4 +95,5 @@ def _broken(sequence: FeatureAttributionSequenceOutput) -> list[tuple[str, str]]
     if (target := sequence.target_attributions) is not None:
         for column, (_, end) in enumerate(sequence.positions):
             count += int((~target[: end - 1, column].isfinite()).sum())
-    return [("Missing", f"{count} scores are NaN or infinite and left blank")] if count else []
+    said = "1 score is" if count == 1 else f"{count} scores are"
+    return [("Missing", f"{said} NaN or infinite and left blank")] if count else []

@@ -104,7 +104,7 @@ def ranked(scene: Scene, values: Cells, column: int, top: int) -> Iterator[Text]
         line.append(f"{' ' * (longest - cell_len(label))}  {places[i]}" if places else "", DIM)
         yield line
     yield from paragraph((f"numbers{power_sign(power)}" if power else "") if order else _nothing(values), width, DIM)
-    if table.alternatives:
+    if table.alternatives and table.alternatives[column]:
         others = [f"{visible(token.strip(' ') or token)} {number(share)}" for token, share in table.alternatives[column]]
         yield from paragraph(f"most probable: {' · '.join(others)}", width)
     yield Text()

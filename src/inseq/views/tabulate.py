@@ -88,6 +88,7 @@ def table(
         shares=_shares(rows, values),
         highlight=visible(look.highlight or next(iter(sequence.step_scores))) if sequence.step_scores else "",
         axes=axes,
+        alternatives=tuple(tuple((a.token.shown, a.probability) for a in step) for step in sequence.alternatives),
         planes=tuple(replace(plane, values=_rows(output)[1]) for plane, output in chosen),
     )
 
@@ -135,7 +136,7 @@ def _exchanged(
     if not texts:
         return sequence
     sequence = sequence.copy()
-    for token in (*sequence.source, *sequence.target):
+    for token in sequence.tokens:
         shown = token.shown
         for old, new in texts.items():
             shown = shown.replace(old, new)

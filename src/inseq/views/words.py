@@ -30,7 +30,7 @@ def _sign(char: str) -> str:
         return NAMED[char]
     if char < " ":
         return chr(0x2400 + ord(char))
-    if unicodedata.category(char) in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp"):
+    if unicodedata.category(char) in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp") or ord(char) & 0xFFFE == 0xFFFE:
         return f"⟨U+{ord(char):04X}⟩"
     return char
 

@@ -36,6 +36,11 @@ class Prediction:
         """The logarithm of the sum of the exponentiated logits: what they lack to be logarithms of probabilities."""
         return self.logits.logsumexp(-1)
 
+    def top(self, k: int) -> tuple[Float[Tensor, "n k"], Int[Tensor, "n k"]]:
+        """The ``k`` largest logits of each prediction in falling order, and the tokens they belong to."""
+        found = self.logits.topk(k)
+        return found.values, found.indices
+
 
 @dataclass(frozen=True, eq=False)
 class Written:
@@ -45,12 +50,14 @@ class Written:
         written: the written tokens' logits.
         normalize: computes the normalizer.
         ids: the written tokens.
+        top: see :meth:`Prediction.top`.
         contrast: what these are compared with, where a contrast was given.
     """
 
     written: Float[Tensor, " n"]
     normalize: Callable[[], Float[Tensor, " n"]]
     ids: Int[Tensor, " n"]
+    top: Callable[[int], tuple[Float[Tensor, "n k"], Int[Tensor, "n k"]]]
     contrast: Written | None = None
 
     @property
