@@ -17,8 +17,11 @@ from typing import Any  # noqa: E402
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
+from hypothesis import settings  # noqa: E402
 
 torch.set_num_threads(1)
+settings.register_profile("clockless", deadline=None)
+settings.load_profile("clockless")
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from inseq.views.words import exact, visible
 TITLE = "Inseq attribution"
 BLANKS = re.compile(
     r""""(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|`(?:\\.|[^`\\])*`|/(?![ ])(?:\\.|\[(?:\\.|[^\]\\])*\]|[^/\\\n\[])+/g?"""
-    r"""|[ ]*(?P<sign>[=*?:,;{}()<>&|]+)[ ]*"""
+    r"""|[ ]*(?P<sign>[=*?:,;{}()<>&|]+)[ ]*|[ ](?P<operator>[-+/])[ ](?![-+/])"""
 )
 """Strings, templates and patterns, which stay as they are, and signs with the blanks around them."""
 KEYS = 'data-lm-suppress-shortcuts="true"'
@@ -67,7 +67,7 @@ def script() -> str:
 
 
 def _without_blanks(found: re.Match[str]) -> str:
-    return found["sign"] or found[0]
+    return found["sign"] or found["operator"] or found[0]
 
 
 @cache
@@ -115,8 +115,8 @@ def _texts(table: Table, inline: bool) -> str:
     for line in ("input", "output"):
         places = [place for place in table.places if place.line == line]
         if places:
-            name = line.capitalize()
-            run = f'<div class="run" dir="auto" data-line="{line}" aria-label="{name}">{_run(table, places, inline)}</div>'
+            name, run = line.capitalize(), _run(table, places, inline)
+            run = f'<div class="run" dir="auto" lang="" data-line="{line}" aria-label="{name}">{run}</div>'
             parts.append(f'<div class="text"><span class="name">{name}</span>{run}</div>')
     return "".join(parts)
 

@@ -25,7 +25,6 @@ def payload(table: Table) -> str:
     told: dict[str, Any] = {
         "title": visible(table.title) if table.title else "",
         "rows": [row.label for row in table.rows],
-        "sides": [int(row.matrix == "target") for row in table.rows],
         "columns": [column.label for column in table.columns],
         "places": [[_read(p.label), _flags(p), p.row, p.column, p.label.group] for p in table.places],
         "groupings": [[grouping.name, grouping.groups] for grouping in table.groupings],
@@ -41,7 +40,6 @@ def payload(table: Table) -> str:
         "highlight": table.highlight,
         "shares": table.shares,
         "alternatives": [[[visible(text), p] for text, p in step] for step in table.alternatives],
-        "facts": table.facts,
     }
     return json.dumps(told, ensure_ascii=False, allow_nan=False, separators=(",", ":")).translate(ESCAPES)
 

@@ -9,6 +9,9 @@ function make(name, kind, text) {
   return element;
 }
 
+const on = (target, event, act, how) => target.addEventListener(event, act, how);
+const mark = (element, name, value) => element.setAttribute(name, value);
+
 function palette(root, kind) {
   const letter = kind === "diverging" ? "d" : "s", key = letter + getComputedStyle(root).colorScheme + getComputedStyle(root).backgroundColor;
   if (!palettes.has(key)) {

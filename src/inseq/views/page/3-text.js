@@ -6,16 +6,16 @@ class Text {
     this.nodes = [];
     this.anchor = null;
     lines.forEach((line) => {
-      line.setAttribute("role", "listbox");
-      line.setAttribute("aria-multiselectable", "true");
-      line.setAttribute("aria-orientation", "horizontal");
-      line.addEventListener("pointerover", (e) => this.point(e, true));
-      line.addEventListener("pointerleave", () => view.preview(null));
-      line.addEventListener("pointerdown", (e) => this.press(e));
-      line.addEventListener("pointercancel", () => (this.anchor = null));
-      line.addEventListener("focusin", (e) => this.focused(e));
-      line.addEventListener("focusout", () => view.preview(null));
-      line.addEventListener("keydown", (e) => this.key(e));
+      mark(line, "role", "listbox");
+      mark(line, "aria-multiselectable", "true");
+      mark(line, "aria-orientation", "horizontal");
+      on(line, "pointerover", (e) => this.point(e, true));
+      on(line, "pointerleave", () => view.preview(null));
+      on(line, "pointerdown", (e) => this.press(e));
+      on(line, "pointercancel", () => (this.anchor = null));
+      on(line, "focusin", (e) => this.focused(e));
+      on(line, "focusout", () => view.preview(null));
+      on(line, "keydown", (e) => this.key(e));
     });
   }
 
@@ -43,8 +43,8 @@ class Text {
     if (places.length > 1 && places.every((p) => p.group === places[0].group)) node.classList.add("pieces");
     node.dir = "auto";
     node.tabIndex = -1;
-    node.setAttribute("role", "option");
-    if (!unit.rows.length && !unit.columns.length) node.setAttribute("aria-disabled", "true");
+    mark(node, "role", "option");
+    if (!unit.rows.length && !unit.columns.length) mark(node, "aria-disabled", "true");
     return node;
   }
 
@@ -57,7 +57,7 @@ class Text {
       if (selected.has(i)) kinds.push("chosen");
       if (under[i] !== undefined) kinds.push("u" + under[i]);
       node.className = kinds.join(" ");
-      node.setAttribute("aria-selected", String(selected.has(i)));
+      mark(node, "aria-selected", String(selected.has(i)));
     });
   }
 
@@ -83,7 +83,7 @@ class Text {
     this.anchor = i;
     this.dragged = false;
     this.reversed = event.altKey;
-    addEventListener("pointerup", () => this.release(), { once: true });
+    on(window, "pointerup", () => this.release(), { once: true });
   }
 
   release() {

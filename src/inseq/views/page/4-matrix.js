@@ -11,19 +11,19 @@ class Matrix {
     this.canvas = make("canvas");
     this.map = make("canvas", "map");
     this.canvas.tabIndex = 0;
-    this.canvas.setAttribute("role", "application");
-    this.map.setAttribute("aria-hidden", "true");
+    mark(this.canvas, "role", "application");
+    mark(this.map, "aria-hidden", "true");
     this.size.append(this.canvas);
     this.box.append(this.size);
     host.replaceChildren(this.box, this.map);
     this.cross = null;
-    this.box.addEventListener("scroll", () => this.paint());
-    this.canvas.addEventListener("pointermove", (e) => this.move(e));
-    this.canvas.addEventListener("pointerleave", () => this.look(null));
-    this.canvas.addEventListener("click", (e) => this.click(e));
-    this.canvas.addEventListener("keydown", (e) => this.key(e));
-    this.map.addEventListener("pointerdown", (e) => this.jump(e));
-    this.map.addEventListener("pointermove", (e) => e.buttons && this.jump(e));
+    on(this.box, "scroll", () => this.paint());
+    on(this.canvas, "pointermove", (e) => this.move(e));
+    on(this.canvas, "pointerleave", () => this.look(null));
+    on(this.canvas, "click", (e) => this.click(e));
+    on(this.canvas, "keydown", (e) => this.key(e));
+    on(this.map, "pointerdown", (e) => this.jump(e));
+    on(this.map, "pointermove", (e) => e.buttons && this.jump(e));
     this.stage = host.parentElement;
     new ResizeObserver(() => this.draw()).observe(this.stage);
   }
@@ -59,7 +59,7 @@ class Matrix {
     this.seen = { width: Math.min(this.width, wide), height: Math.min(this.height, TALL) };
     this.box.style.height = this.seen.height + (this.width > wide ? 16 : 0) + "px";
     fit(this.canvas, this.seen.width, this.seen.height);
-    this.canvas.setAttribute("aria-label", `Heat map of ${level.rows.length} input by ${level.columns.length} output tokens; arrow keys move, Enter pins`);
+    mark(this.canvas, "aria-label", `Heat map of ${level.rows.length} input by ${level.columns.length} output tokens; arrow keys move, Enter pins`);
     this.colours = palette(this.view.root, this.scale.kind);
     this.partial = this.width > wide + 1 || this.height > TALL;
     this.map.hidden = !this.partial;
@@ -236,7 +236,7 @@ class Matrix {
   }
 
   key(event) {
-    const [i, j] = this.cross || [0, 0], { rows, columns } = this.level;
+    const [i, j] = this.cross || [-1, -1], { rows, columns } = this.level;
     const to = { ArrowUp: [i - 1, j], ArrowDown: [i + 1, j], ArrowLeft: [i, j - 1], ArrowRight: [i, j + 1] }[event.key];
     if (to) {
       const cross = [Math.min(Math.max(to[0], 0), rows.length - 1), Math.min(Math.max(to[1], 0), columns.length - 1)];

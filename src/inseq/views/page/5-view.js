@@ -7,7 +7,7 @@ class View {
     this.text = new Text(this, lines);
     this.panel = make("div", "panel live");
     this.told = make("p", "told");
-    this.told.setAttribute("aria-live", "polite");
+    mark(this.told, "aria-live", "polite");
     this.top = make("ol", "top");
     const map = section.querySelector(".map") || section.appendChild(make("div", "map"));
     map.querySelectorAll(".fallback").forEach((old) => old.remove());
@@ -18,7 +18,7 @@ class View {
     map.append(stage);
     this.legend = section.querySelector(".legend") || make("div", "legend");
     if (data.columns.length && data.rows.length) this.matrix = new Matrix(this, host);
-    [this.panel, stage, ...lines].forEach((part) => part.addEventListener("keydown", (e) => e.key === "Escape" && this.free()));
+    [this.panel, stage, ...lines].forEach((part) => on(part, "keydown", (e) => e.key === "Escape" && this.free()));
     section.insertBefore(this.panel, lines.length ? lines[0].closest(".text") : map);
     controls(this, this.panel);
     this.regroup();
@@ -47,7 +47,12 @@ class View {
 
   preview(chosen) {
     this.hovered = chosen;
-    if (!this.selected) this.update();
+    const { selected, level } = this;
+    if (!selected) return this.update();
+    if (!chosen || selected.from !== selected.to) return this.tellCell(null);
+    const [here, there] = [level.units[selected.from], level.units[chosen.from]], column = selected.kind === "column";
+    const cross = column ? [there.rows[0], here.columns[0]] : [here.rows[0], there.columns[0]];
+    this.tellCell(cross.includes(undefined) ? null : cross);
   }
 
   pin(kind, a, b) {
@@ -145,8 +150,8 @@ class View {
     const power = exponent(Math.max(-scale.minimum, scale.maximum)), bar = make("span", "bar");
     const low = number(scale.minimum, power), high = number(scale.maximum, power), letter = scale.kind === "diverging" ? "d" : "s";
     for (let i = 0; i < LEVELS; i += 2) bar.append(make("i", letter + i));
-    bar.setAttribute("role", "img");
-    bar.setAttribute("aria-label", `colours from ${low} to ${high}`);
+    mark(bar, "role", "img");
+    mark(bar, "aria-label", `colours from ${low} to ${high}`);
     const rule = many > 1 ? `${this.options.rule} over ${many} chosen tokens` : many ? "the chosen token" : "mean over the output, on a scale of its own";
     const said = [`text: ${rule}${powerSign(power)}`];
     if (scale !== whole) said.push(`matrix: ${exact(whole.minimum)} to ${exact(whole.maximum)}`);

@@ -10,20 +10,20 @@ function field(name, control) {
 function choice(entries, value, change) {
   const select = make("select");
   entries.forEach(([key, name]) => select.append(new Option(name, key, false, key === value)));
-  select.addEventListener("change", () => change(select.value));
+  on(select, "change", () => change(select.value));
   return select;
 }
 
 function slider(min, max, value, change) {
   const input = Object.assign(make("input"), { type: "range", min, max, value });
-  input.addEventListener("input", () => change(Number(input.value)));
+  on(input, "input", () => change(Number(input.value)));
   return input;
 }
 
 function button(name, act) {
   const made = make("button", "", name);
   made.type = "button";
-  made.addEventListener("click", act);
+  on(made, "click", act);
   return made;
 }
 
@@ -31,7 +31,7 @@ function menu(name, parts) {
   const details = make("details"), box = make("div", "menu");
   box.append(...parts);
   details.append(make("summary", "", name), box);
-  details.addEventListener("keydown", (e) => {
+  on(details, "keydown", (e) => {
     if (e.key !== "Escape" || !details.open) return;
     details.open = false;
     details.firstChild.focus();
@@ -45,7 +45,7 @@ function controls(view, panel) {
   if (levels.length > 1) panel.append(field("Show", choice(levels.map((l) => [l, NAMES[l] || l]), options.level, (v) => view.set({ level: v }))));
   data.axes.forEach(([name, size], n) => {
     const said = make("output"), at = options.index[n];
-    const say = (v) => input.setAttribute("aria-valuetext", (said.textContent = v ? v - 1 : "all"));
+    const say = (v) => mark(input, "aria-valuetext", (said.textContent = v ? v - 1 : "all"));
     const input = slider(0, size, at === null ? 0 : at + 1, (v) => {
       say(v);
       view.set({ index: options.index.map((i, other) => (other === n ? (v ? v - 1 : null) : i)) });
@@ -56,7 +56,7 @@ function controls(view, panel) {
     panel.append(label);
   });
   const every = Object.assign(make("input"), { type: "checkbox", checked: options.every });
-  every.addEventListener("change", () => view.set({ every: every.checked }));
+  on(every, "change", () => view.set({ every: every.checked }));
   const shown = [
     field("Colours per", choice([["matrix", "whole matrix"], ["step", "chosen token"]], options.scale, (v) => view.set({ scale: v }))),
     field("Several tokens", choice([["sum", "sum"], ["mean", "mean"]], options.rule, (v) => view.set({ rule: v }))),
@@ -66,7 +66,7 @@ function controls(view, panel) {
   ];
   if (data.steps.length) shown.splice(1, 0, field("Underline", choice([["", "nothing"], ...data.steps.map(([n]) => [n, n])], options.under, (v) => view.set({ under: v }))));
   const kept = Object.keys(WRITERS).map((kind) => button("Copy " + kind, () => copy(view, WRITERS[kind](grid(view)))));
-  kept.push(button("Save SVG", () => keep("svg", "image/svg+xml", drawing(view))), button("Save PNG", () => picture(view)), button("Save the page", () => savePage(view.root)));
+  kept.push(button("Copy text", () => copy(view, view.text.lines.map((line) => line.textContent).join("\n"))), button("Save SVG", () => sketch(view)), button("Save PNG", () => picture(view)), button("Save the page", () => savePage(view.root)));
   panel.append(menu("View", shown), menu("Copy and save", kept));
 }
 
@@ -140,10 +140,17 @@ function drawing(view) {
   return `<svg xmlns="http://www.w3.org/2000/svg" width="${width}" height="${height}" font-family="sans-serif" font-size="12"><rect width="100%" height="100%" fill="${style.backgroundColor}"/>${parts.join("")}</svg>`;
 }
 
+const large = ({ level }) => level.rows.length * level.columns.length > 20000;
+
+function sketch(view) {
+  if (large(view)) view.told.textContent = "Too many cells for an SVG; PNG saves what is seen.";
+  else keep("svg", "image/svg+xml", drawing(view));
+}
+
 // The same as pixels; of what is too large for a picture, the part that is seen.
 function picture(view) {
-  const save = (canvas) => canvas.toBlob((blob) => keep("png", "image/png", blob)), { level } = view;
-  if (level.rows.length * level.columns.length > 20000) return save(view.matrix.canvas);
+  const save = (canvas) => canvas.toBlob((blob) => keep("png", "image/png", blob));
+  if (large(view)) return save(view.matrix.canvas);
   const image = new Image(), url = URL.createObjectURL(new Blob([drawing(view)], { type: "image/svg+xml" }));
   image.onload = () => {
     const canvas = make("canvas");

@@ -19,17 +19,22 @@ function compare(root, sections) {
   })));
   if (!pairs.length) panel.append(make("span", "", "A difference needs the same tokens on both sides."));
   root.prepend(panel);
-  root.append(extra);
+  sections.at(-1).after(extra);
   extra.hidden = true;
 }
 
+// A page that a browser saved as it was is begun anew.
 function start(root) {
+  root.querySelectorAll(".live").forEach((part) => part.remove());
+  root.querySelectorAll("section").forEach((section) => (section.hidden = false));
+  root.classList.remove("beside");
+  if ("live" in root.dataset && !root.dataset.chosen) delete root.dataset.theme;
   const original = root.cloneNode(true);
   original.querySelectorAll(".tok").forEach((token) => token.removeAttribute("style"));
   root.original = original.outerHTML;
   root.dataset.live = "";
   root.views = [];
-  if (root.dataset.theme) root.dataset.chosen = root.dataset.theme;
+  root.dataset.chosen ||= root.dataset.theme || "";
   follow(root);
   const sections = [...root.querySelectorAll("section")].filter((s) => s.querySelector("script.data"));
   sections.forEach((section) => root.views.push((section.view = new View(root, section, read(section.querySelector("script.data"))))));
@@ -44,4 +49,4 @@ function start(root) {
   [document.documentElement, document.body].forEach((host) => watch.observe(host, watched));
 }
 
-document.querySelectorAll(".inseq:not([data-live])").forEach(start);
+document.querySelectorAll(".inseq").forEach((root) => root.views || start(root));
