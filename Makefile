@@ -29,7 +29,7 @@ lint: $(VENV)/.test
 
 test: $(VENV)/.test lint
 	sh tests/browser.sh
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 bench: $(VENV)/.test
 	sh benchmarks/run.sh $(ARGS)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import pytest
 import reference as ref
 import reference_gradient as slow_gradient
 import reference_internals as inside
@@ -355,4 +356,18 @@ def served(entries: Sequence[Any]) -> list[Any]:
         pair
         for pair in pairs
         if pair[1] not in METHODS[pair[0]].refuses and not (METHODS[pair[0]].eager and pair[2:] == ("sdpa",))
+    ]
+
+
+HEAVY = {
+    *("sequential_integrated_gradients", "discretized_integrated_gradients", "smooth_grad"),
+    *("reagent", "context_cite", "shapley_sampling", "value_zeroing"),
+}
+
+
+def spared(entries: Sequence[Any]) -> list[Any]:
+    """The same; methods of many forwards have the second attention implementation of a model in the slow group."""
+    return [
+        pytest.param(*pair, marks=pytest.mark.slow) if pair[0] in HEAVY and pair[2:] == ("sdpa",) else pair
+        for pair in served(entries)
     ]

@@ -136,7 +136,12 @@ def test_every_method_finds_translated_words(zh_en: inseq.AttributionModel, meth
     assert rate_of(gold.alignment_hits(zh_en, gold.alignments(24), source_scores, method=method, **options)) >= ALIGN[method]
 
 
-@pytest.mark.parametrize("method", [*CUES, "random"])
+LONG = {"sequential_integrated_gradients", "kernel_shap", "shapley_sampling", "lime"}
+
+
+@pytest.mark.parametrize(
+    "method", [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in (*CUES, "random")]
+)
 def test_cues(gpt2: inseq.AttributionModel, method: str) -> None:
     """Where a word is decided by an earlier one, that one has the highest score; the word just before is left out."""
     scenes = gold.decided_scenes(60)

@@ -247,6 +247,7 @@ def test_no_two_layers_stand_at_once(method: str) -> None:
     assert many - few < weights / 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["integrated_gradients", "gradient_shap", "smooth_grad"])
 def test_the_peak_does_not_grow_with_the_number_of_points(model: inseq.AttributionModel, method: str) -> None:
     option = "n_steps" if method == "integrated_gradients" else "n_samples"

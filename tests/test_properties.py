@@ -10,7 +10,7 @@ import torch
 import zoo
 from harness import relative
 from reference import Case
-from rows import DETERMINED, ENTRIES, METHODS, TINY, TOLERANCE, served, unknown, unknown_but_ends
+from rows import DETERMINED, ENTRIES, METHODS, TINY, TOLERANCE, served, spared, unknown, unknown_but_ends
 
 from inseq.errors import UnsupportedModelError
 from inseq.methods import method as methods
@@ -74,7 +74,7 @@ def test_future_features_score_exactly_nothing(name: str, attention: str, method
             assert not attribution.scores[case.seen(t) :, step].any()
 
 
-@pytest.mark.parametrize(("method", "name", "attention"), served(ENTRIES))
+@pytest.mark.parametrize(("method", "name", "attention"), spared(ENTRIES))
 def test_batch_order_and_chunks_change_no_number(name: str, attention: str, method: str) -> None:
     """In double precision: in single, rounding moves a point of a path across the kink of a ReLU now and then."""
     made, _ = harness.adapter(name, attention, torch.float64)
