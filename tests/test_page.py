@@ -533,3 +533,8 @@ def test_tokens_are_shown_as_asked(browser: Any, tmp_path: Path) -> None:
     assert "underlined: rank" in opened.legend()
     assert [str(token) for token in output.source][:2] == ["un", "happy"]
     assert tokens(["x"])[0].shown == "x"
+
+
+def test_of_many_results_the_first_twelve_can_be_compared(browser: Any, tmp_path: Path) -> None:
+    opened = show(browser, tmp_path, *[translation() for _ in range(14)])
+    assert opened.page.get_by_label("Results").locator("option").count() == 2 + 12 * 11

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import zip_longest
 from typing import Any, Literal
 
@@ -126,9 +127,9 @@ class Adapter(ABC):
         weight = getattr(self.head, "weight", None)
         return len(weight) if isinstance(weight, Tensor) else int(self.model.config.vocab_size)
 
-    @property
+    @cached_property
     def n_weights(self) -> int:
-        """How many weights there are beside embeddings and head."""
+        """How many weights there are beside embeddings and head; for plans, so that one count serves all calls."""
         tables = {id(table.weight) for table in self.tables.values()} | {id(getattr(self.head, "weight", None))}
         return sum(p.numel() for p in self.model.parameters() if id(p) not in tables)
 

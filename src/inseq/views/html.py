@@ -22,7 +22,7 @@ from inseq.views.words import exact, visible
 TITLE = "Inseq attribution"
 BLANKS = re.compile(
     r""""(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|`(?:\\.|[^`\\])*`|/(?![ ])(?:\\.|\[(?:\\.|[^\]\\])*\]|[^/\\\n\[])+/g?"""
-    r"""|[ ]*(?P<sign>[=*?:,;{}()<>&|]+)[ ]*|[ ](?P<operator>[-+/])[ ](?![-+/])"""
+    r"""|[ ]*(?P<sign>!==?|[=*?:,;{}()<>&|]+)[ ]*|[ ](?P<operator>[-+/])[ ](?![-+/])"""
 )
 """Strings, templates and patterns, which stay as they are, and signs with the blanks around them."""
 KEYS = 'data-lm-suppress-shortcuts="true"'

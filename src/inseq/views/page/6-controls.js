@@ -95,7 +95,7 @@ const WRITERS = {
 };
 
 function copy(view, text) {
-  const said = (ok) => (view.told.textContent = ok ? "Copied." : "This browser does not let the page copy.");
+  const said = (ok) => (view.told.textContent = ok ? "Copied." : "This browser forbids copying.");
   if (navigator.clipboard) return navigator.clipboard.writeText(text).then(() => said(true), () => said(fallback(text)));
   said(fallback(text));
 }

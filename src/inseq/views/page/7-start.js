@@ -1,9 +1,11 @@
 // Comparison of results, and the beginning of everything.
+const FEW = 12;
+
 function compare(root, sections) {
   const panel = make("div", "panel compare live"), extra = make("section", "live");
   const names = sections.map((s, i) => (s.view.data.title || `Text ${i + 1}`));
   const pairs = [];
-  sections.forEach((a, i) => sections.forEach((b, j) => i < j && comparable(a.view.data, b.view.data) && pairs.push([i, j])));
+  sections.forEach((a, i) => sections.forEach((b, j) => i < j && j < FEW && comparable(a.view.data, b.view.data) && pairs.push([i, j])));
   const entries = [["below", "one below the other"], ["beside", "side by side"], ...pairs.flatMap(([i, j]) => [[i, j], [j, i]]).map(([i, j]) => [`${i} ${j}`, `difference: ${names[i]} − ${names[j]}`])];
   panel.append(field("Results", choice(entries, "below", (value) => {
     const pair = value.split(" ").map(Number), different = pair.length === 2;
@@ -13,8 +15,8 @@ function compare(root, sections) {
     extra.replaceChildren();
     extra.hidden = !different;
     if (!different) return root.views.forEach((v) => v.set({}));
-    const [a, b] = pair.map((i) => sections[i]);
-    extra.append(make("h2", "", `${names[pair[0]]} − ${names[pair[1]]}`), ...[...a.querySelectorAll(".text")].map((t) => t.cloneNode(true)), make("div", "map"), make("div", "legend"));
+    const [a, b] = pair.map((i) => sections[i]), title = `${names[pair[0]]} − ${names[pair[1]]}`;
+    extra.append(make("h2", "", title), ...[...a.querySelectorAll(".text")].map((t) => t.cloneNode(true)), make("div", "map"), make("div", "legend"));
     root.views.push(new View(root, extra, difference(a.view.data, b.view.data)));
   })));
   if (!pairs.length) panel.append(make("span", "", "A difference needs the same tokens on both sides."));
