@@ -97,7 +97,9 @@ def odds(args: Any) -> torch.Tensor:
     return p / (1 - p)
 
 
-@pytest.mark.parametrize("target", ["entropy", "rank", "mc_dropout_prob_avg", odds], ids=str)
+@pytest.mark.parametrize(
+    "target", ["entropy", "rank", "mc_dropout_prob_avg", odds], ids=lambda target: getattr(target, "__name__", target)
+)
 def test_every_target_leaves_them_as_they_are(target: Any) -> None:
     """Also those that want all logits, are run with dropout, or see each step by itself."""
     model, (texts, written) = load("gpt2"), TEXTS["gpt2"]
