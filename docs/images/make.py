@@ -20,13 +20,11 @@ def main() -> None:
     scores = {"step_scores": ["probability"], "show_progress": False}
     translated = inseq.load_model("demo/zh-en", "saliency").attribute(TEXT, **scores)
     translated.save(HERE / "zh-en-saliency.svg", overwrite=True)
-    continued = inseq.load_model("demo/gpt2", "attention").attribute(
-        "Anna thanked Tom because", granular=True, generation_args={"max_new_tokens": 10}, **scores
-    )
+    continued = inseq.load_model("demo/gpt2", "attention").attribute("Hello world", granular=True, **scores)
     other = inseq.load_model("demo/zh-en", "input_x_gradient").attribute(TEXT, **scores)
     pages = {
         "zh-en-saliency": (translated.show(display=False, return_html=True), 4),
-        "gpt2-attention": (continued.show(display=False, return_html=True), 0),
+        "gpt2-attention": (continued.show(display=False, return_html=True), 1),
         "comparison": (inseq.show_attributions([translated, other], display=False, return_html=True), 1),
     }
     with sync_playwright() as playwright, tempfile.TemporaryDirectory() as folder:
