@@ -12,7 +12,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from results import translation
 
+from inseq.result.output import FeatureAttributionOutput, FeatureAttributionSequenceOutput
 from inseq.views.colours import RGB
 
 CHROMIUM = shutil.which("chromium")
@@ -81,3 +84,34 @@ def open_page(browser: Any, html: str, folder: Path, **options: Any) -> Opened:
 def shares(image: Any, colour: RGB) -> float:
     """How many pixels have a colour, of all of them, to two units a channel."""
     return float((np.abs(image - np.array(colour)) <= 2).all(-1).mean())
+
+
+def show(browser: Any, folder: Path, *outputs: FeatureAttributionSequenceOutput, **options: Any) -> Opened:
+    """The page of outputs as they are shown to users."""
+    found = FeatureAttributionOutput(list(outputs)).show(display=False, return_html=True)
+    opened = open_page(browser, found, folder, **options)
+    assert not opened.problems
+    return opened
+
+
+def sentence() -> FeatureAttributionSequenceOutput:
+    """Two words of two pieces each, and a full stop; two output tokens."""
+    return translation(
+        [[0.1, 0.0], [0.2, 0.1], [0.3, 0.0], [0.0, 0.4], [0.1, 0.1], [0.9, 0.9]],
+        ["un", "happy", " cat", "fish", ".", "</s>"],
+        [" Une", " chose"],
+        step_scores={"probability": torch.tensor([0.9, 0.25]), "rank": torch.tensor([1.0, 3.0])},
+    )
+
+
+def long(rows: int, columns: int, generator: int = 0) -> FeatureAttributionSequenceOutput:
+    scores = torch.rand(rows, columns, generator=torch.Generator().manual_seed(generator)) ** 8
+    return translation(scores, [f" word{i}" for i in range(rows)], [f" out{i}" for i in range(columns)])
+
+
+def saved(opened: Opened, name: str) -> bytes:
+    if not opened.page.get_by_text(name).first.is_visible():
+        opened.page.get_by_text("Copy and save").first.click()
+    with opened.page.expect_download() as download:
+        opened.page.get_by_text(name).first.click()
+    return Path(download.value.path()).read_bytes()

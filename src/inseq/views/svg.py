@@ -17,8 +17,6 @@ FAMILY = (
     "'Microsoft YaHei', 'Noto Sans CJK SC', 'Source Han Sans SC', 'WenQuanYi Micro Hei', sans-serif"
 )
 SWAPPED: dict[Anchor, Anchor] = {"start": "end", "middle": "middle", "end": "start"}
-NO_XML = {0xFFFE: "⟨U+FFFE⟩", 0xFFFF: "⟨U+FFFF⟩"}
-"""Characters that are neither controls nor allowed in XML."""
 
 
 def document(tables: Sequence[Table], title: str | None = None) -> str:
@@ -91,4 +89,4 @@ def _n(value: float) -> str:
 
 
 def _escaped(text: str) -> str:
-    return escape(text.translate(NO_XML), quote=True)
+    return escape(text, quote=True)
