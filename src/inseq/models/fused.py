@@ -77,7 +77,8 @@ class _Known(Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         (weight,) = ctx.saved_tensors
-        return grads[0] @ weight, None, None
+        (grad,) = grads
+        return grad.reshape(-1, grad.shape[-1]).mm(weight).reshape(*grad.shape[:-1], weight.shape[1]), None, None
 
 
 class _Sloped(Function):
@@ -121,32 +122,34 @@ class _Attended(Function):
         size = query.shape[1] // key.shape[1]
         keys, values = (t.repeat_interleave(size, 1) if size > 1 else t for t in (key, value))
         known = known.detach()
-        ctx.save_for_backward(query * scaling, keys * scaling, values.transpose(-1, -2).contiguous(), weights, known)
+        values = values.transpose(-1, -2).contiguous()
+        ctx.save_for_backward(*(t.flatten(0, 1) for t in (query * scaling, keys * scaling, values, weights)), known)
         ctx.groups, ctx.size, ctx.parts = key.shape[1], size, parts
         return known
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, weights, known = ctx.saved_tensors
-        inner = (grads[0] * known).sum(-1).transpose(1, 2)[..., None]
-        g = grads[0].transpose(1, 2).contiguous()
-        n = g.shape[-2]
+        rows, n, heads, width = known.shape
+        inner = (grads[0] * known).sum(-1).transpose(1, 2).reshape(rows * heads, n, 1)
+        g = grads[0].transpose(1, 2).reshape(rows * heads, n, width)
         to_queries: list[Tensor] = []
         for part in reversed(range(ctx.parts)):
             start, stop = n * part // ctx.parts, n * (part + 1) // ctx.parts
-            end, length = stop if ctx.parts > 1 else key.shape[2], stop - start
+            end, length = stop if ctx.parts > 1 else key.shape[1], stop - start
             here, seen = g.narrow(-2, start, length), weights.narrow(-2, start, length).narrow(-1, 0, end)
-            slope = (here @ value.narrow(-1, 0, end)).sub_(inner.narrow(-2, start, length)).mul_(seen)
-            to_queries.insert(0, slope @ key.narrow(-2, 0, end))
-            of_keys, of_values = slope.transpose(-1, -2) @ query.narrow(-2, start, length), seen.transpose(-1, -2) @ here
+            slope = here.bmm(value.narrow(-1, 0, end)).sub_(inner.narrow(-2, start, length)).mul_(seen)
+            to_queries.insert(0, slope.bmm(key.narrow(-2, 0, end)))
+            of_keys, of_values = slope.transpose(-1, -2).bmm(query.narrow(-2, start, length)), seen.transpose(-1, -2).bmm(here)
             if part == ctx.parts - 1:
                 to_key, to_value = of_keys, of_values
             else:
                 to_key.narrow(-2, 0, end).add_(of_keys)
                 to_value.narrow(-2, 0, end).add_(of_values)
         to_query = torch.cat(to_queries, -2) if len(to_queries) > 1 else to_queries[0]
+        to_query, to_key, to_value = (t.reshape(rows, heads, *t.shape[1:]) for t in (to_query, to_key, to_value))
         if ctx.size > 1:
-            to_key, to_value = (t.view(len(t), ctx.groups, ctx.size, *t.shape[2:]).sum(2) for t in (to_key, to_value))
+            to_key, to_value = (t.reshape(rows, ctx.groups, ctx.size, *t.shape[2:]).sum(2) for t in (to_key, to_value))
         return to_query, to_key, to_value, None, None, None, None
 
 
