@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 N, T = 128, 64
@@ -149,14 +150,16 @@ def captum() -> Iterator[Case]:
 
 
 def growth() -> Iterator[Case]:
-    """How the cost grows with the prompt and with what is generated; the peer where its steps are short."""
+    """How the cost grows with the prompt and with what is generated; the peer on one model and where its steps are short."""
     for method, work, sampled in (("saliency", "gradients", six), ("occlusion", "occlusion", None)):
-        for n in (16, 128, 512):
-            for t in (16, 64, 128):
-                peer = inseq(method) if sampled else None
-                steps = sampled(t) if sampled else None
-                name = f"growth/{method}/{n}-{t}"
-                yield Case(name, "6x384", ours(method), peer, lengths=((n, t),), work=work, sampled=steps)
+        for n, t in product((16, 128, 512), (16, 64, 128)):
+            peer = inseq(method) if sampled else None
+            steps = sampled(t) if sampled else None
+            name = f"growth/{method}/{n}-{t}"
+            yield Case(name, "6x384", ours(method), peer, lengths=((n, t),), work=work, sampled=steps)
+    for shape in ("llama", "marian", "gpt2-small"):
+        for n, t in product((16, 128, 512), (16, 64, 128)):
+            yield Case(f"growth/saliency-{shape}/{n}-{t}", shape, ours("saliency"), lengths=((n, t),), work="gradients")
 
 
 def memory() -> Iterator[Case]:

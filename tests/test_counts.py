@@ -6,6 +6,8 @@ tokens. A formula that is not in this file is a field of the method's row in row
 
 from __future__ import annotations
 
+import re
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -149,3 +151,18 @@ def test_blocks_cost_no_product(name: str, plain: bool, monkeypatch: pytest.Monk
     assert engine.counters.forwards == engine.counters.rows
     assert (engine.counters.forwards > 1) is plain
     assert engine.counters.vjps == len(case.positions)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama", "marian"])
+def test_products_taken_together_multiply_in_one_piece(name: str) -> None:
+    """What torch's batching has no rule for, it does one by one and stacks."""
+    made, _ = harness.adapter(name)
+    torch._C._debug_only_display_vmap_fallback_warnings(True)
+    try:
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            harness.run(made, [case_of(name, 40, 2)], "saliency")
+    finally:
+        torch._C._debug_only_display_vmap_fallback_warnings(False)
+    apart = {operation for warning in told for operation in re.findall(r"aten::\w+", str(warning.message))}
+    assert apart <= {"aten::native_layer_norm_backward", "aten::mean", "aten::addcmul", "aten::mul_", "aten::sub_"}
