@@ -14,7 +14,7 @@ fi
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 export DEBIAN_FRONTEND=noninteractive
-if ! { apt-get update && apt-get install -y --no-install-recommends \
+if ! { apt-get -o Acquire::Retries=3 update && apt-get -o Acquire::Retries=3 install -y --no-install-recommends \
     chromium fontconfig fonts-liberation fonts-wqy-microhei; } >"$log" 2>&1; then
     tail -n 3 "$log" >&2
     echo "browser.sh: apt-get could not install chromium; the browser tests are skipped without it." >&2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
@@ -52,6 +53,30 @@ def pixels(output: FeatureAttributionSequenceOutput | FeatureAttributionOutput) 
     output.plot().savefig(buffer, format="png", dpi=POINTS)
     buffer.seek(0)
     return (imread(buffer)[..., :3] * 255).round().astype(int)
+
+
+def font(path: Path, name: str, text: str) -> Path:
+    """A font file in which every letter of the text is a square."""
+    from fontTools.fontBuilder import FontBuilder
+    from fontTools.pens.ttGlyphPen import TTGlyphPen
+
+    pen = TTGlyphPen(None)
+    pen.moveTo((100, 0))
+    for corner in ((100, 800), (900, 800), (900, 0)):
+        pen.lineTo(corner)
+    pen.closePath()
+    square = pen.glyph()
+    built = FontBuilder(1000, isTTF=True)
+    built.setupGlyphOrder([".notdef", "square"])
+    built.setupCharacterMap({ord(letter): "square" for letter in text})
+    built.setupGlyf({".notdef": square, "square": square})
+    built.setupHorizontalMetrics({".notdef": (1000, 100), "square": (1000, 100)})
+    built.setupHorizontalHeader(ascent=880, descent=-120)
+    built.setupNameTable({"familyName": name, "styleName": "Regular"})
+    built.setupOS2()
+    built.setupPost()
+    built.save(path)
+    return path
 
 
 def grid(drawn: Drawing) -> Grid:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from pictures import INCHES_WIDE, POINTS, STRONGEST, Picture, grid, long, picture, pixels
+from pictures import INCHES_WIDE, POINTS, STRONGEST, Picture, font, grid, long, picture, pixels
 from results import HOSTILE, NAN, continuation, everywhere, translation
 
 from inseq.errors import ArgumentError, UnknownArgumentError
@@ -21,6 +21,16 @@ from inseq.views.colours import css
 from inseq.views.layout import drawing
 from inseq.views.table import Table
 from inseq.views.tabulate import table
+
+
+@pytest.fixture(autouse=True)
+def a_font_with_chinese(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that what is drawn does not depend on the fonts of the machine."""
+    from matplotlib.font_manager import fontManager
+
+    monkeypatch.setattr(fontManager, "ttflist", list(fontManager.ttflist))
+    fontManager.addfont(font(tmp_path_factory.mktemp("fonts") / "squares.ttf", "Noto Sans CJK Squares", "我喜欢歡"))
+
 
 # ----------------------------------------------------------------------------- matplotlib
 
@@ -125,7 +135,6 @@ def test_a_script_without_a_font_is_named_once(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_font_of_the_script_is_chosen() -> None:
-    from matplotlib.font_manager import fontManager
 
     from inseq.views import fonts
 
@@ -134,13 +143,29 @@ def test_a_font_of_the_script_is_chosen() -> None:
     assert nothing == ""
     _, private = fonts.families("\U000e0fff")
     assert private == "\U000e0fff"
-    if any(entry.name.startswith(("WenQuanYi", "Noto Sans CJK")) for entry in fontManager.ttflist):
-        both, missing = fonts.families("喜歡 abc")
-        assert len(both) > len(latin)
-        assert not missing
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            FeatureAttributionOutput([translation()]).plot(title="我喜欢").savefig(io.BytesIO(), format="png")
+    both, missing = fonts.families("喜歡 abc")
+    assert len(both) > len(latin)
+    assert not missing
+
+
+def test_a_font_installed_since_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from matplotlib import font_manager
+
+    from inseq.views import fonts
+
+    written, broken = font(tmp_path / "new.ttf", "Noto Sans Gothic", "\U00010330\U00010331"), tmp_path / "broken.ttf"
+    broken.write_bytes(b"no font")
+    output = translation(source=["\U00010330", "\U00010331", "a"])
+    fonts._look_again.cache_clear()
+    with pytest.warns(UserWarning, match="No installed font has Gothic"):
+        output.plot()
+    monkeypatch.setattr(font_manager, "findSystemFonts", lambda: [str(broken), str(written)])
+    fonts._look_again.cache_clear()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure = output.plot()
+        figure.savefig(io.BytesIO(), format="png")
+    assert "\U00010330" in [text.get_text() for text in figure.axes[0].texts]
 
 
 def test_an_old_matplotlib_says_what_it_cannot_order(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import unicodedata
 import warnings
 from collections.abc import Iterator
 from functools import cache
 
 import matplotlib
+from matplotlib import font_manager
 from matplotlib.font_manager import fontManager
 from matplotlib.ft2font import FT2Font
 
@@ -30,6 +32,13 @@ SHAPED = (3, 11)
 
 def families(text: str) -> tuple[list[str], str]:
     """Return the families to draw a text with, in order of preference, and the characters that none of them has."""
+    chosen, missing = _chosen(text)
+    if missing and _look_again():
+        chosen, missing = _chosen(text)
+    return chosen, missing
+
+
+def _chosen(text: str) -> tuple[list[str], str]:
     known = {entry.name: entry.fname for entry in reversed(fontManager.ttflist) if entry.style == "normal"}
     missing, chosen = {char for char in text if not char.isspace()}, []
     for name in _candidates(known):
@@ -65,6 +74,18 @@ def _candidates(known: dict[str, str]) -> Iterator[str]:
     yield from (name for name in LATIN if name in known)
     for start in FURTHER:
         yield from sorted(name for name in known if name.startswith(start) and name not in LATIN)
+
+
+@cache
+def _look_again() -> bool:
+    """Tell whether there are fonts that were installed after matplotlib wrote its list of them; they are added to it, once."""
+    known = {entry.fname for entry in fontManager.ttflist}
+    added = False
+    for path in sorted(set(font_manager.findSystemFonts()) - known):
+        with contextlib.suppress(OSError, RuntimeError):  # no font, or one that FreeType cannot read
+            fontManager.addfont(path)
+            added = True
+    return added
 
 
 @cache
