@@ -48,14 +48,16 @@ def measured(case: Case, sides: Sides, arguments: argparse.Namespace) -> dict[st
 
 
 def built(case: Case, sides: Mapping[Side, str]) -> list[dict[str, str]]:
-    """Build the model on each side, for its tool; their versions.
+    """Build the model on each side, for its tool; their versions. Texts of bundled models are ours.
 
     Raises:
         Failed: where weights differ.
     """
-    facts = [
-        side.ask("build", shape=case.shape, attention=case.attends(tool), lengths=case.lengths) for side, tool in sides.items()
-    ]
+    facts: list[dict[str, Any]] = []
+    for side, tool in sides.items():
+        texts = facts[0]["texts"] if facts else None
+        order = {"shape": case.shape, "attention": case.attends(tool), "lengths": case.lengths, "texts": texts}
+        facts.append(side.ask("build", **order))
     if len({round(each["weights"], 3) for each in facts}) > 1:
         raise Failed(f"The environments built different weights; compare their versions: {facts}")
     return [each["versions"] for each in facts]

@@ -64,13 +64,13 @@ def plain(subject: Any, order: dict[str, Any]) -> Act:
     return act, lambda _: {}
 
 
-def bundled(name: str, count: int = 8) -> tuple[Any, list[Text]]:
-    """A bundled model, and texts of its language with what it writes."""
-    model = inseq.load_model(name, device="cpu")
+def bundled(order: dict[str, Any], count: int = 8) -> tuple[Any, Any, list[Text]]:
+    """A bundled model, its tokenizer, and texts of its language with what it writes."""
+    model = inseq.load_model(order["shape"], device="cpu")
     if model.is_encoder_decoder:
         given = [pair.source for pair in translations(count, seed=7)]
         written = model.generate(given)
     else:
         given = [" ".join(scene.text.split(" ")[:-8]) for scene in scenes(count, seed=11)]
         written = [scene.text for scene in scenes(count, seed=11)]
-    return model, [Text(*each, 0, 0, 1) for each in zip(given, written, strict=True)]
+    return model.model, model.tokenizer, [Text(*each, 0, 0, 1) for each in zip(given, written, strict=True)]

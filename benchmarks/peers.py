@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
-from models import UNKNOWN
+from models import UNKNOWN, Text
 from read import facts_of, scored, steps
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
 import inseq
 
+DEMO = Path(__file__).parent.parent / "src" / "inseq" / "demo"
 QUIET = {"show_progress": False, "pretty_progress": False}
 Act = tuple[Callable[[], Any], Callable[[Any], dict[str, Any]]]
 
@@ -56,6 +59,14 @@ def with_inseq(subject: Any, order: dict[str, Any]) -> Act:
         return {"scores": [steps(each) for each in out[1]], **facts}
 
     return act, read
+
+
+def bundled(order: dict[str, Any]) -> tuple[Any, Any, list[Text]]:
+    """A model that this package brings, read as any saved model is, and the texts that this package's side explains."""
+    saved = DEMO / order["shape"].removeprefix("demo/").replace("-", "_")
+    family = AutoModelForSeq2SeqLM if (saved / "source.spm").exists() else AutoModelForCausalLM
+    model = family.from_pretrained(saved, attn_implementation=order["attention"])
+    return model, AutoTokenizer.from_pretrained(saved), [Text(*each, 0, 0, 1) for each in order["texts"]]
 
 
 def with_captum(subject: Any, order: dict[str, Any]) -> Act:

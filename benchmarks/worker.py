@@ -33,10 +33,13 @@ class Subject:
     def __init__(self, order: dict[str, Any]) -> None:
         self.loaded: dict[str, Any] = {}
         if order["shape"].startswith("demo/"):
-            from ours import bundled
+            if PEER:
+                from peers import bundled
+            else:
+                from ours import bundled
 
-            self.loaded["ours"], self.texts = bundled(order["shape"])
-            self.model, self.short = self.loaded["ours"].model, self.texts[0]
+            self.model, self.tokenizer, self.texts = bundled(order)
+            self.short = self.texts[0]
         else:
             self.model = random_model(order["shape"], order["attention"])
             self.tokenizer = word_tokenizer(self.model)
@@ -48,7 +51,7 @@ class Subject:
         """What both sides must agree on, and what they cannot."""
         digest = sum(weight.double().abs().sum().item() for weight in self.model.parameters())
         known = {"inseq": VERSION, "torch": torch.__version__, "transformers": transformers.__version__}
-        return {"weights": digest, "versions": known}
+        return {"weights": digest, "versions": known, "texts": [[text.given, text.output] for text in self.texts]}
 
     def chosen(self, order: dict[str, Any]) -> list[Any]:
         """The texts of an order: all, some by number, or a short one to get warm."""

@@ -113,6 +113,11 @@ BAD: list[tuple[dict[str, Any], type[InseqError], str]] = [
     ({"method": "lime", "ridge": float("inf")}, ArgumentError, "ridge must be a finite number, got inf"),
     ({"method": "lime", "seed": 2**70}, ArgumentError, "must be from 0 to 4294967295"),
     ({"method": "integrated_gradients", "tolerance": "a"}, ArgumentError, "tolerance=a must be above 0"),
+    (
+        {"method": "integrated_gradients", "tolerance": 0.1, "quadrature": "riemann_left"},
+        ArgumentError,
+        "With tolerance=0.1 points have places of their own: leave quadrature=.riemann_left. out",
+    ),
     ({"method": "occlusion", "baseline": 10**30}, ArgumentError, "names an id far beyond every vocabulary"),
     ({"method": "occlusion", "baseline": "zeros"}, ArgumentError, "no token of this tokenizer.* Did you mean 'zero'"),
     ({"input_texts": " ".join(["w1"] * 65)}, ArgumentError, "needs 70 positions .* has 64. .* never cut silently"),

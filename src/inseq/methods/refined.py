@@ -1,0 +1,122 @@
+"""A way to the input that each step visits at points of its own, as many as its scores need."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from inseq.engine.requests import Combine, Gradient, Path, Score, gather
+from inseq.text.example import Example
+
+GLANCES = 16
+"""How many times a way's target is looked at, without its gradient."""
+
+FEWEST = 5
+"""Points of a step at first; then twice as many, again and again."""
+
+EVEN = 0.5
+"""What the length of a part counts; its change counts the rest."""
+
+LOOSE = 3.0
+"""How far apart the scores of every other point and of the rest may be, in roots of the tolerance."""
+
+MOST_MOVED = 0.5
+"""The largest share by which points may be given more or less than their gradients say."""
+
+
+class Refined(NamedTuple):
+    """What the points of each step gave: scores, their sums, and how far to believe them."""
+
+    scores: Float[Tensor, "step feature *dim"]
+    total: Float[Tensor, " step"]
+    nodes: Float[Tensor, " step"]
+    apart: Float[Tensor, " step"]
+    moved: Float[Tensor, " step"]
+    change: Float[Tensor, " step"]
+
+
+async def refined(x: Example, b: Float[Tensor, "feature dim"], tolerance: float, most: int) -> Refined:
+    """Visit few points of each step's way from ``b`` to the input, and more until the scores agree; at most ``most``."""
+    values = await Score(x, Path(b, torch.linspace(0, 1, GLANCES + 1, dtype=torch.float64)))
+    change = values[-1] - values[0]
+    left, n = list(range(len(change))), min(FEWEST, most)
+    done: dict[int, Refined] = {}
+    while left:
+        requests = [_visited(x.at_steps([t]), b, *parts(values[:, t], n), change[t : t + 1]) for t in left]
+        for t, found in zip(left, await gather(*requests), strict=True):
+            scores, total, apart, moved = found
+            if n == most or (apart <= LOOSE * tolerance**0.5 and moved.abs() <= MOST_MOVED):
+                nodes = torch.full_like(apart, n)
+                done[t] = Refined(scores, total, nodes, apart, moved, change[t : t + 1])
+        left, n = [t for t in left if t not in done], min(2 * n, most)
+    return Refined(*(torch.cat(pieces) for pieces in zip(*(done[t] for t in range(len(change))), strict=True)))
+
+
+def parts(values: Float[Tensor, " look"], n: int) -> tuple[Float[Tensor, " part"], Float[Tensor, " part"]]:
+    """The middles and lengths of parts with equal shares of a way: half by its length, half by how far the target goes."""
+    seen = values.double().cpu().numpy()
+    looks, moves = np.linspace(0, 1, len(seen)), np.abs(np.diff(seen))
+    share = (1 - EVEN) * moves / max(moves.sum(), 1e-300) + EVEN / len(moves)
+    reached = np.concatenate([[0], np.cumsum(share)]) / share.sum()
+    ends, middles = (np.interp(places / n, reached, looks) for places in (np.arange(n + 1), np.arange(n) + 0.5))
+    return torch.from_numpy(middles), torch.from_numpy(np.diff(ends))
+
+
+def _visited(
+    x: Example,
+    b: Float[Tensor, "feature dim"],
+    middles: Float[Tensor, " part"],
+    lengths: Float[Tensor, " part"],
+    change: Float[Tensor, " step"],
+) -> Gradient:
+    way = x.embeds - b
+    return Gradient(x, Path(b, middles), four_sums(way, lengths), told(way, lengths, change))
+
+
+def four_sums(way: Float[Tensor, "feature dim"], lengths: Float[Tensor, " part"]) -> Combine:
+    """The parts' gradients times their lengths, of every other part and the rest, of those that add and that take away."""
+
+    def combine(gradient: Float[Tensor, "step row feature dim"], values: Tensor, variants: range) -> Tensor:
+        length = lengths[variants.start : variants.stop].to(gradient)
+        adds = torch.einsum("srfd,fd->sr", gradient, way[: gradient.shape[2]].to(gradient)) > 0
+        odd = torch.arange(variants.start, variants.stop, device=gradient.device) % 2 > 0
+        kinds = torch.stack([~odd & adds, ~odd & ~adds, odd & adds, odd & ~adds]) * length
+        return torch.einsum("srfd,ksr->sfkd", gradient, kinds.to(gradient)).flatten(2)
+
+    return combine
+
+
+Told = tuple[Float[Tensor, "step feature dim"], Float[Tensor, " step"], Float[Tensor, " step"], Float[Tensor, " step"]]
+
+
+def told(
+    way: Float[Tensor, "feature dim"], lengths: Float[Tensor, " part"], change: Float[Tensor, " step"]
+) -> Callable[[Float[Tensor, "step feature sums"]], Told]:
+    """Scores that add up to the change, their sum, how far apart those of both halves are, and by what share points moved."""
+    of_odd = lengths[1::2].sum().item()
+
+    def read(sums: Float[Tensor, "step feature sums"]) -> Told:
+        even_adds, even_takes, odd_adds, odd_takes = (part * way for part in sums.chunk(4, -1))
+        scores, moved = _complete(even_adds + odd_adds, even_takes + odd_takes, change)
+        of_even = _complete(even_adds / (1 - of_odd), even_takes / (1 - of_odd), change)[0]
+        rest = _complete(odd_adds / max(of_odd, 1e-300), odd_takes / max(of_odd, 1e-300), change)[0]
+        size = scores.norm(dim=(1, 2)).clamp_min(torch.finfo(scores.dtype).tiny)
+        return scores, scores.sum((1, 2)), (of_even - rest).norm(dim=(1, 2)) / (2 * size), moved
+
+    return read
+
+
+def _complete(
+    adds: Float[Tensor, "step feature dim"], takes: Float[Tensor, "step feature dim"], change: Float[Tensor, " step"]
+) -> tuple[Float[Tensor, "step feature dim"], Float[Tensor, " step"]]:
+    """Raise what adds and lower what takes away by one share, or the reverse, so that both sum to the change."""
+    up, down = adds.double().sum((1, 2)), takes.double().sum((1, 2))
+    size = (up - down).clamp_min(1e-300)
+    moved = ((change.double() - up - down) / size).clamp(-1, 1).to(adds.dtype)
+    by = moved[:, None, None]
+    return adds * (1 + by) + takes * (1 - by), moved
