@@ -83,9 +83,13 @@ def _by_side(x: Example, found: Tensor | None) -> tuple[Tensor | None, Tensor | 
     """Scores of the encoder's and of the decoder's tokens; what a step has not read is no number."""
     if found is None:
         return None, None
-    scores = found.masked_fill(~_like(x.seen, found), torch.nan)
-    source = scores[: x.n_source] if x.n_source else None
-    return source, None if len(x.context) else _with_last_row(scores[x.n_source :])
+    unseen = ~_like(x.seen, found)
+    source = found[: x.n_source].masked_fill(unseen[: x.n_source], torch.nan) if x.n_source else None
+    if len(x.context):
+        return source, None
+    target = _with_last_row(found[x.n_source :])
+    target[:-1].masked_fill_(unseen[x.n_source :], torch.nan)
+    return source, target
 
 
 def _like(seen: Tensor, scores: Tensor) -> Tensor:

@@ -88,7 +88,7 @@ class Encoder:
 
     def tokens(self, ids: Sequence[int], roles: Sequence[Role]) -> tuple[Token, ...]:
         """Tokens of one sequence, with their readable texts."""
-        pieces = [self._piece(i) for i in ids]
+        pieces = self._pieces(ids)
         special = [i in self.special_ids for i in ids]
         texts = readable(pieces, special, self.alphabet)
         return tuple(
@@ -96,8 +96,15 @@ class Encoder:
             for piece, i, role, text, is_special in zip(pieces, ids, roles, texts, special, strict=True)
         )
 
+    def _pieces(self, ids: Sequence[int]) -> list[str]:
+        """The pieces of ids; an id itself where the model has more of them than the tokenizer."""
+        try:
+            pieces = self.tokenizer.convert_ids_to_tokens(list(ids))
+        except IndexError:
+            return [self._piece(i) for i in ids]
+        return [f"<{i}>" if piece is None else str(piece) for i, piece in zip(ids, pieces, strict=True)]
+
     def _piece(self, i: int) -> str:
-        """The piece of an id, or the id itself where the model has more of them than the tokenizer."""
         try:
             (piece,) = self.tokenizer.convert_ids_to_tokens([i])
         except IndexError:
