@@ -9,15 +9,17 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import harness
 import pytest
 import torch
 import zoo
+from harness import relative
 from reference import Case
-from rows import METHODS, served
+from rows import METHODS, TOLERANCE, served
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from inseq.engine.measures import Counters
 from inseq.engine.packing import Budget
@@ -151,6 +153,33 @@ def test_blocks_cost_no_product(name: str, plain: bool, monkeypatch: pytest.Monk
     assert engine.counters.forwards == engine.counters.rows
     assert (engine.counters.forwards > 1) is plain
     assert engine.counters.vjps == len(case.positions)
+
+
+class Multiplied(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """While active, counts multiplications of matrices."""
+
+    n = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = function(*args, **(kwargs or {}))
+        if function.overloadpacket.__name__ in ("mm", "bmm", "addmm", "baddbmm"):
+            self.n += found.numel() * args[-1].shape[-2]
+        return found
+
+
+@pytest.mark.parametrize("name", ["gpt2", "mt5"])
+def test_the_matrix_below_the_last_layer_sees_two_vectors_a_head(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a step's product are spared: that matrix and those of the last layer's keys and values, at every position."""
+    made, _ = harness.adapter(name)
+    case, spent, found = case_of(name, 40, 8), {}, {}
+    for way in ("cut", "deep"):
+        monkeypatch.setattr(made, "way", way)
+        with Multiplied() as multiplied:
+            ((attribution, _),), _ = harness.run(made, [case], "saliency", "logit", budget=replace(AMPLE, cotangents=1))
+        spent[way], found[way] = multiplied.n, attribution.scores
+    assert relative(found["deep"], found["cut"]) < TOLERANCE
+    dim, inner = made.axis_size("dim"), made.config_of("decoder").to_dict().get("d_ff", 4 * made.axis_size("dim"))
+    assert spent["cut"] - spent["deep"] > sum(case.positions) * dim * inner / 2
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama", "marian"])

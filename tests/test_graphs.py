@@ -24,15 +24,21 @@ from inseq.models.graphs import Graphs, prepare_graphs
 FUSED = {"gemma2", "gpt_neo", "bloom", "falcon"}
 """Soft-capped attention, and attentions that do not go through transformers' interface."""
 
+DEEP = {"gpt2", "m2m100", "mbart", "mt5", "pegasus", "t5"}
+"""The last layer's keys and values read a norm of the stream, and do not turn with the position."""
+
 
 @pytest.mark.parametrize(("name", "attention"), ENTRIES)
 def test_the_last_layer_is_cut_wherever_that_is_right(name: str, attention: str) -> None:
     made, _ = harness.adapter(name, attention)
-    assert prepare_graphs(made) == ("fused" if name in FUSED else "cut")
+    assert prepare_graphs(made) == ("fused" if name in FUSED else "deep" if name in DEEP else "cut")
 
 
 def test_a_shortcut_that_gives_other_gradients_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     made, _ = harness.adapter("gpt2")
+    monkeypatch.setattr(made, "way", None)
+    monkeypatch.setattr("inseq.models.ranked.Ranked.back", lambda self, vectors: vectors)
+    assert prepare_graphs(made) == "cut"
     monkeypatch.setattr(made, "way", None)
     monkeypatch.setattr("inseq.models.last_layer.scaling_of", lambda query, kwargs: 0.5)
     assert prepare_graphs(made) == "fused"

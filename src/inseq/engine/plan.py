@@ -16,6 +16,9 @@ from inseq.models.adapter import Adapter
 LOGITS = {True: 6, False: 4}
 """How many copies of its logits, in float32, a target needs with a graph and without."""
 
+INNER = 5
+"""How wide a stream and its feed-forward layer are, in widths of the stream."""
+
 PIECE = 128
 """Bytes for each number of a vector that a layer run again, or a piece of its output, takes."""
 
@@ -250,9 +253,12 @@ class Plan:
 
 
 def _of_step(request: Request[Any], width: int, adapter: Adapter) -> int:
-    """What each step of a row adds: its logits, and its gradients before they are folded."""
-    graph = isinstance(request, Gradient)
-    return 4 * (LOGITS[graph] * adapter.vocabulary_size + (2 * width * adapter.axis_size("dim") if graph else 0))
+    """What each step of a row adds: its logits; what it sends to the last layer's keys and values; its unfolded gradients."""
+    numbers = LOGITS[isinstance(request, Gradient)] * adapter.vocabulary_size
+    if isinstance(request, Gradient):
+        dim, ends = adapter.axis_size("dim"), 2 * adapter.axis_size("head") if adapter.attention_sites else 0
+        numbers += 2 * width * dim + ends * (width + INNER * dim)
+    return 4 * numbers
 
 
 def kind(request: Request[Any]) -> Hashable:

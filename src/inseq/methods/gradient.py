@@ -69,7 +69,7 @@ async def smooth_grad(
 
     def read(moments: Float[Tensor, "step feature moments"]) -> Tensor:
         mean, square = moments.chunk(2, -1)
-        found = {"mean": mean, "square": square, "variance": (square - mean**2).clamp_min(0)}[statistic]
+        found = (square - mean**2).clamp_min(0) if statistic == "variance" else {"mean": mean, "square": square}[statistic]
         return found.to(torch.promote_types(x.embeds.dtype, torch.float32))
 
     found = await Gradient(x, Points(n_samples, points), combine, read, additive=statistic == "mean")

@@ -94,7 +94,7 @@ class Adapter(ABC):
         self.reuses_up_to = 0
         self.splits: bool | None = None
         self.cache_name = ""
-        self.way: Literal["cut", "fused", "plain"] | None = None
+        self.way: Literal["deep", "cut", "fused", "plain"] | None = None
         self.linear_logits: bool | None = None
         self.logits_shift: Tensor | None = None
         head = model.get_output_embeddings()

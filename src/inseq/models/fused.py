@@ -185,12 +185,12 @@ def fused(model: nn.Module, tape: Tape | None = None, encoder: nn.Module | None 
                 function = partial(_multiplied, module, own)
             else:
                 continue
-            undo.enter_context(_forward_through(module, function))
+            undo.enter_context(forward_through(module, function))
         yield
 
 
 @contextmanager
-def _forward_through(module: nn.Module, function: Callable[..., Tensor]) -> Iterator[None]:
+def forward_through(module: nn.Module, function: Callable[..., Tensor]) -> Iterator[None]:
     """Let ``function`` decide about a module's forward, which it gets; hooks stay where they are."""
     own = vars(module).get("forward")
     module.forward = partial(function, module.forward)

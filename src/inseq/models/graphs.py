@@ -20,8 +20,9 @@ from inseq.models.fused import Tape, fused
 from inseq.models.last_layer import LastLayer, body_below, last_layer_cut
 from inseq.models.products import Body, Sums, pulled, whole_body
 
-Way = Literal["cut", "fused", "plain"]
-"""How a gradient's graph is made: with the last layer cut out of it, with cheap backward passes, or as the model has it."""
+Way = Literal["deep", "cut", "fused", "plain"]
+"""How a gradient's graph is made: with the last layer cut out of it, and the matrix below too; with the last layer alone; with
+cheap backward passes; or as the model has it."""
 
 TOLERANCE = 1e-4
 TOLERANCE_HALF = 5e-2
@@ -105,7 +106,8 @@ class Graphs:
     def _graph(self, inputs: Inputs) -> tuple[Graph, Reading]:
         model = self.adapter.model
         encoder = model.get_encoder() if "source" in self.adapter.tables else None
-        cut: Any = last_layer_cut(self.adapter, self._tape) if self.way == "cut" else nullcontext()
+        whole = self.way not in ("deep", "cut")
+        cut: Any = nullcontext() if whole else last_layer_cut(self.adapter, self._tape, deep=self.way == "deep")
         with fused(model, self._tape, encoder) if self.way != "plain" else nullcontext(), cut as last:
             reading = self.adapter.read(inputs, differentiable=True)
         return Graph(inputs, self._encoded, reading.hidden, last, self.way), reading
@@ -145,8 +147,11 @@ def _cheapest(adapter: Adapter) -> Way:
         return "plain"
     inputs, cotangents = _probe(adapter)
     plain = _gradients(Graphs(adapter, inputs, "plain", several=False), cotangents)
-    ways: tuple[Way, ...] = ("cut", "fused") if adapter.attention_sites is not None else ("fused",)
-    tolerance = TOLERANCE if torch.finfo(plain[0].dtype).bits >= 32 else TOLERANCE_HALF
+    exact = torch.finfo(plain[0].dtype).bits >= 32
+    ways: tuple[Way, ...] = ("deep", "cut", "fused") if exact else ("cut", "fused")
+    if adapter.attention_sites is None:
+        ways = ("fused",)
+    tolerance = TOLERANCE if exact else TOLERANCE_HALF
     for way in ways:
         try:
             found = _gradients(Graphs(adapter, inputs, way, several=True), cotangents)

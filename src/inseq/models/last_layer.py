@@ -8,7 +8,7 @@ are products of two vectors, and the layers below.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +21,7 @@ from inseq.models.adapter import Adapter, Site
 from inseq.models.edits import attention_function
 from inseq.models.fused import Tape, added_of, attended, scaling_of
 from inseq.models.products import Body, Sums, pulled
+from inseq.models.ranked import Entry, Ranked, ranked
 from inseq.models.replays import layers_of, stream_of
 
 
@@ -54,18 +55,27 @@ class LastLayer:
         before: what it was to read, with the graph below.
         stream: what it read instead: the same values, a leaf.
         attentions: its attentions, in the order of the calls.
+        ranked: the norm before keys and values, and the matrix below, where that was cut out too.
     """
 
     before: Tensor | None = None
     stream: Tensor | None = None
     attentions: list[Attention] = field(default_factory=list)
+    ranked: Ranked | None = None
 
 
 @contextmanager
-def last_layer_cut(adapter: Adapter, tape: Tape | None = None) -> Iterator[LastLayer]:
-    """Cut the graph of a differentiable forward at the last layer's input, keys and values; other attentions are fused."""
+def last_layer_cut(adapter: Adapter, tape: Tape | None = None, *, deep: bool = False) -> Iterator[LastLayer]:
+    """Cut the graph of a differentiable forward at the last layer's input, keys and values; other attentions are fused.
+
+    Args:
+        adapter: the model.
+        tape: of the forward.
+        deep: whether the product that ends the layer below is cut out as well.
+    """
     layers = layers_of(adapter)
-    last = layers["decoder", max(i for stack, i in layers if stack == "decoder")]
+    index = max(i for stack, i in layers if stack == "decoder")
+    last = layers["decoder", index]
     inside = {id(part) for part in last.modules()}
     sites = adapter.attention_sites or {}
     cut = LastLayer()
@@ -88,11 +98,16 @@ def last_layer_cut(adapter: Adapter, tape: Tape | None = None) -> Iterator[LastL
         return output, None
 
     handle = last.register_forward_pre_hook(enter, with_kwargs=True)
+    below = layers["decoder", index - 1] if deep else None
+    matrix: Any = nullcontext() if below is None else ranked(last, below, lambda: cut.stream, tape)
     try:
-        with attention_function(adapter.model, attend):
+        with attention_function(adapter.model, attend), matrix as known:
             yield cut
     finally:
         handle.remove()
+    cut.ranked = known() if known else None
+    if deep and cut.ranked is None:
+        raise LookupError("the last layer's keys and values do not read a norm of the stream")
 
 
 def body_below(
@@ -116,20 +131,26 @@ def body_below(
     own = [r for r in read if r.attention.site == "decoder"]
     cross = [r for r in read if r.attention.site == "cross"]
     crossed = tuple(t for r in cross for t in (r.attention.key, r.attention.value) if t.requires_grad)
-    streamed = last.before.requires_grad
+    streamed, known = last.before.requires_grad, last.ranked
+    single = known is not None and len(own) == 1 and all(isinstance(which, int) for _, which in sums)
+    entry = own.pop().entry(known, direct, at) if single and known is not None and streamed else None
+    del read
 
     def seeds(products: range, batched: bool) -> tuple[Tensor, ...]:
         chosen = sums[products.start : products.stop]
         through = tuple(t for r in cross for t in r.gradients(chosen)) if crossed else ()
         if not streamed:
             return through
+        if entry is not None:
+            return (*entry.seeds([which for _, which in chosen if isinstance(which, int)]), *through)
         ends = tuple(t for r in own for t in (r.attention.key, r.attention.value))
         (stream,) = pulled(ends, (leaf,), tuple(t for r in own for t in r.gradients(chosen)), batched)
         for k, (rows, which) in enumerate(chosen):
             stream[k, rows, at[rows, which]] += direct[rows, which]
-        return (stream, *through)
+        return (stream, *(() if known is None else (stream @ known.matrix,)), *through)
 
-    return Body((last.before, *crossed) if streamed else crossed, seeds)
+    outputs = () if not streamed else (last.before,) if known is None else (last.before, known.inner)
+    return Body((*outputs, *crossed), seeds)
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,6 +175,11 @@ class _Read:
         products = given @ values.transpose(-1, -2)
         slope = weights * (products - (products * weights).sum(-1, keepdim=True)) * a.scaling
         return cls(a, slope, weights, query, given)
+
+    def entry(self, known: Ranked, direct: Float[Tensor, "row prediction dim"], at: Int[Tensor, "row prediction"]) -> Entry:
+        """Where products enter below, of one prediction of each row."""
+        ends = self.attention.key, self.attention.value
+        return Entry.of(known, ends, (self.slope, self.weights), (self.query, self.given), direct, at)
 
     def gradients(self, sums: Sums) -> tuple[Tensor, Tensor]:
         """Of keys and values: Float["product row group key width"]."""
