@@ -60,6 +60,7 @@ def body_gradients(
 
 
 def _some(n: int, size: int) -> Iterator[range]:
-    size = max(1, size)
-    for start in range(0, n, size):
-        yield range(start, min(start + size, n))
+    """As few ranges of at most a size as there can be, of about the same size."""
+    pieces = -(-n // max(1, size))
+    for i in range(pieces):
+        yield range(n * i // pieces, n * (i + 1) // pieces)

@@ -172,7 +172,7 @@ def default_budget(device: torch.device, weights: int, dim: int) -> Budget:
     overhead = OVERHEAD.get(device.type, ACCELERATOR_OVERHEAD) // max(1, weights)
     if device.type == "cpu":
         tokens, graph = max(512, 2**20 // dim), max(256, 2**18 // dim)
-        return Budget(tokens=tokens, logits=2**25, cotangents=2**18, overhead=overhead, graph=graph)
+        return Budget(tokens=tokens, logits=2**25, cotangents=2**19, overhead=overhead, graph=graph)
     return Budget(tokens=2**15, logits=2**28, cotangents=2**27, overhead=overhead, smallest=512)
 
 

@@ -26,8 +26,8 @@ from inseq.models.edits import own_attention
 ACTIVATIONS = (nn.ReLU, nn.GELU, nn.SiLU, *(kind[0] if isinstance(kind, tuple) else kind for kind in ACT2CLS.values()))
 SHORT = 64
 LONG = 512
-PARTS = 2
-"""Into how many parts a causal attention's queries are cut from a length of ``SHORT`` on; each looks back only."""
+PARTS = 4
+"""Into how many parts a causal attention's queries are cut at most, each of half ``SHORT`` at least; each looks back only."""
 
 
 class Tape:
@@ -99,8 +99,7 @@ class _Normed(Function):
     """A norm by the root mean square, from what was scaled to unit square: its backward is three passes."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, known: Tensor, gain: Tensor, eps: float) -> Tensor:
-        unit, scale = _to_unit(x, eps)
+    def forward(ctx: Any, x: Tensor, known: Tensor, unit: Tensor, scale: Tensor, gain: Tensor) -> Tensor:
         ctx.save_for_backward(unit, scale, gain)
         return known.detach()
 
@@ -109,7 +108,7 @@ class _Normed(Function):
         unit, scale, gain = ctx.saved_tensors
         g = grads[0] * gain
         mean = (g * unit).mean(-1, keepdim=True)
-        return torch.addcmul(g, unit, mean, value=-1).mul(scale).to(grads[0].dtype), None, None, None
+        return torch.addcmul(g, unit, mean, value=-1).mul(scale).to(grads[0].dtype), None, None, None, None
 
 
 class _Attended(Function):
@@ -180,7 +179,7 @@ def fused(model: nn.Module, tape: Tape | None = None, encoder: nn.Module | None 
             if kind in ACTIVATIONS and not list(module.parameters()):
                 function = partial(_activated, module, own)
             elif "RMSNorm" in kind.__name__ or kind.__name__ == "T5LayerNorm":
-                function = partial(_normalized, module)
+                function = partial(_normalized, module, own)
             elif own is not None and kind in (nn.Linear, Conv1D) and not hasattr(module, "_hf_hook"):
                 function = partial(_multiplied, module, own)
             else:
@@ -233,16 +232,24 @@ def _multiplied(module: nn.Module, tape: Tape, forward: Callable[..., Tensor], x
     return _applied(_Known, x, weight, known)
 
 
-def _normalized(module: nn.Module, forward: Callable[..., Tensor], x: Tensor) -> Tensor:
+def _normalized(module: nn.Module, tape: Tape | None, forward: Callable[..., Tensor], x: Tensor) -> Tensor:
     """The norm's own value; its backward by the formula, where that gives the value."""
     eps = next((e for name in ("variance_epsilon", "eps") if isinstance(e := getattr(module, name, None), float)), None)
     weight = next(iter(module.parameters()), None)
     if not (torch.is_grad_enabled() and x.requires_grad) or eps is None or weight is None or weight.shape != x.shape[-1:]:
         return forward(x)
-    with torch.no_grad():
-        known, unit = forward(x), _to_unit(x, eps)[0]
-        gain = next((gain for gain in (weight, 1 + weight) if _near(unit * gain, known)), None)
-    return forward(x) if gain is None else _applied(_Normed, x, known, gain, eps)
+
+    def compute() -> tuple[Tensor, ...]:
+        with torch.no_grad():
+            known, (unit, scale) = forward(x), _to_unit(x, eps)
+            return known, unit, scale, *(gain for gain in (weight, 1 + weight) if _near(unit * gain, known))
+
+    if tape is None or x.ndim != 3:
+        known, unit, scale, *gains = compute()
+    else:
+        known, unit, scale, *gains = tape.take(module, compute)
+        known, unit, scale = (t.narrow(1, 0, x.shape[1]) for t in (known, unit, scale))
+    return _applied(_Normed, x, known.contiguous(), unit, scale, gains[0]) if gains else forward(x)
 
 
 def _near(a: Tensor, b: Tensor) -> bool:
@@ -293,4 +300,4 @@ def attended(
 
 def _parts(weights: Tensor) -> int:
     ahead = weights.shape[2] != weights.shape[3] or weights.shape[2] < SHORT or bool(weights.triu(1).any())
-    return 1 if ahead else PARTS
+    return 1 if ahead else min(PARTS, 2 * weights.shape[2] // SHORT)
