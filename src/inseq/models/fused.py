@@ -180,7 +180,7 @@ def fused(model: nn.Module, tape: Tape | None = None, encoder: nn.Module | None 
                 function = partial(_activated, module, own)
             elif "RMSNorm" in kind.__name__ or kind.__name__ == "T5LayerNorm":
                 function = partial(_normalized, module, own)
-            elif own is not None and kind in (nn.Linear, Conv1D) and not hasattr(module, "_hf_hook"):
+            elif own is not None and is_product(module):
                 function = partial(_multiplied, module, own)
             else:
                 continue
@@ -228,8 +228,19 @@ def _multiplied(module: nn.Module, tape: Tape, forward: Callable[..., Tensor], x
     known = known.narrow(1, 0, x.shape[1])
     if not tape.replaying or not x.requires_grad:
         return known
-    weight = module.weight.T if isinstance(module, Conv1D) else module.weight
-    return _applied(_Known, x, weight, known)
+    return _applied(_Known, x, matrix_of(module), known)
+
+
+def is_product(module: nn.Module) -> bool:
+    """Whether a module multiplies with weights that are its own and stand where they are used."""
+    return type(module) in (nn.Linear, Conv1D) and not hasattr(module, "_hf_hook")
+
+
+def matrix_of(module: nn.Module) -> Float[Tensor, "out inner"]:
+    """What takes a gradient from behind a product with weights to before it."""
+    weight = module.weight
+    assert isinstance(weight, Tensor)
+    return weight.T if isinstance(module, Conv1D) else weight
 
 
 def _normalized(module: nn.Module, tape: Tape | None, forward: Callable[..., Tensor], x: Tensor) -> Tensor:

@@ -106,8 +106,9 @@ class Graphs:
     def _graph(self, inputs: Inputs) -> tuple[Graph, Reading]:
         model = self.adapter.model
         encoder = model.get_encoder() if "source" in self.adapter.tables else None
-        whole = self.way not in ("deep", "cut")
-        cut: Any = nullcontext() if whole else last_layer_cut(self.adapter, self._tape, deep=self.way == "deep")
+        cut: Any = nullcontext()
+        if self.way in ("deep", "cut"):
+            cut = last_layer_cut(self.adapter, self._tape, deep=self.way == "deep")
         with fused(model, self._tape, encoder) if self.way != "plain" else nullcontext(), cut as last:
             reading = self.adapter.read(inputs, differentiable=True)
         return Graph(inputs, self._encoded, reading.hidden, last, self.way), reading

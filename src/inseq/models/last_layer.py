@@ -132,8 +132,9 @@ def body_below(
     cross = [r for r in read if r.attention.site == "cross"]
     crossed = tuple(t for r in cross for t in (r.attention.key, r.attention.value) if t.requires_grad)
     streamed, known = last.before.requires_grad, last.ranked
-    single = known is not None and len(own) == 1 and all(isinstance(which, int) for _, which in sums)
-    entry = own.pop().entry(known, direct, at) if single and known is not None and streamed else None
+    entry = None
+    if streamed and known is not None and len(own) == 1 and all(isinstance(which, int) for _, which in sums):
+        entry = own.pop().entry(known, direct, at)
     del read
 
     def seeds(products: range, batched: bool) -> tuple[Tensor, ...]:

@@ -15,14 +15,13 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
 
 from inseq.models.anatomy import freeze, is_norm
-from inseq.models.fused import Tape, forward_through
+from inseq.models.fused import Tape, forward_through, is_product, matrix_of
 from inseq.models.products import pulled
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True, eq=False)
 class Ranked:
     """What a forward leaves of the norm that the last layer's keys and values read, and of the matrix below.
 
@@ -54,15 +53,8 @@ class Ranked:
 
 def last_matrix(layer: nn.Module) -> nn.Module | None:
     """The module that is likely to add the feed-forward part to the stream: the last product with weights that narrows."""
-    plain = [m for m in layer.modules() if type(m) in (nn.Linear, Conv1D) and not hasattr(m, "_hf_hook")]
-    narrowing = [module for module in plain if _matrix(module).shape[1] > len(_matrix(module))]
+    narrowing = [m for m in layer.modules() if is_product(m) and matrix_of(m).shape[1] > len(matrix_of(m))]
     return narrowing[-1] if narrowing else None
-
-
-def _matrix(module: nn.Module) -> Float[Tensor, "dim inner"]:
-    weight = module.weight
-    assert isinstance(weight, Tensor)
-    return weight.T if isinstance(module, Conv1D) else weight
 
 
 @contextmanager
@@ -89,7 +81,7 @@ def ranked(
         with torch.no_grad():
             frozen = freeze(norm, given, y)
             moved = given - given.mean(-1, keepdim=True) if frozen.centered else given
-            unit, matrix = moved * frozen.scale[..., None], _matrix(product)
+            unit, matrix = moved * frozen.scale[..., None], matrix_of(product)
             image = unit @ matrix if tape is None else tape.take(product, lambda: (unit @ matrix,))[0].narrow(1, 0, y.shape[1])
         found.append(Ranked(y, unit, frozen.scale[..., None], frozen.gain, frozen.centered, inner[0], matrix, image))
 
