@@ -36,6 +36,7 @@ from inseq.errors import ArgumentError
 from inseq.models.adapter import Adapter, Reading, Tap
 from inseq.models.anatomy import dissecting, reading_out
 from inseq.models.edits import dropout
+from inseq.models.ending import ending_at, is_worth, prepare_ending
 from inseq.models.head import prepare_head
 from inseq.models.hiding import prepare_hiding
 from inseq.models.replays import replaying
@@ -149,6 +150,12 @@ class Measures:
         """The ``k``-th forward of an average, with draws of its own."""
         return dropout(self.adapter.model, (apart.seed * 1_000_003 + k) % 2**63) if apart else nullcontext()
 
+    def _ending(self, packed: Packed, budget: Budget) -> AbstractContextManager[None]:
+        """Run the last layer at the wanted positions alone, where that is known and spares enough."""
+        overhead = budget.overhead * self.adapter.axis_size("layer")
+        worth = is_worth(packed.inputs, overhead) and prepare_ending(self.adapter)
+        return ending_at(self.adapter, packed.inputs.at) if worth else nullcontext()
+
     def _scores(self, packed: Packed, run: Run, budget: Budget) -> list[Tensor]:
         variants = packed.jobs[0][0].request.variants
         taps = self._taps(packed, (variants.layer,) if isinstance(variants, Placed) else ())
@@ -157,7 +164,8 @@ class Measures:
         means: dict[Target, Tensor] = {}
         apart = apart_of(packed.jobs[0][0].request, run)
         for k in range(apart.passes if apart else 1):
-            with self._pass(apart, k), self.adapter.tapped(taps, placed):
+            ending = self._ending(packed, budget) if apart is None and not taps else nullcontext()
+            with self._pass(apart, k), self.adapter.tapped(taps, placed), ending:
                 reading, predicted = self._read(packed, run, targets, remember=packed.jobs[0][0].remembers)
             _remember(packed, reading)
             for target in dict.fromkeys(targets):

@@ -93,6 +93,7 @@ class Adapter(ABC):
         self.reuses: bool | None = None
         self.reuses_up_to = 0
         self.splits: bool | None = None
+        self.ends: bool | None = None
         self.cache_name = ""
         self.way: Literal["deep", "cut", "fused", "plain"] | None = None
         self.linear_logits: bool | None = None

@@ -210,14 +210,12 @@ def _activated(module: nn.Module, tape: Tape | None, forward: Callable[..., Tens
         with torch.enable_grad():
             leaf = x.detach().requires_grad_()
             y = forward(leaf)
-        return torch.autograd.grad(y, leaf, torch.ones_like(y))
+        return y.detach(), *torch.autograd.grad(y, leaf, torch.ones_like(y))
 
     if tape is None or x.ndim != 3:
-        (slope,) = compute()
+        known, slope = compute()
     else:
-        slope = tape.take(module, compute)[0].narrow(1, 0, x.shape[1])
-    with torch.no_grad():
-        known = forward(x)
+        known, slope = (t.narrow(1, 0, x.shape[1]) for t in tape.take(module, compute))
     return _applied(_Sloped, x, known, slope)
 
 
@@ -225,10 +223,10 @@ def _multiplied(module: nn.Module, tape: Tape, forward: Callable[..., Tensor], x
     if x.ndim != 3:
         return forward(x)
     (known,) = tape.take(module, lambda: (forward(x),))
-    known = known.narrow(1, 0, x.shape[1])
-    if not tape.replaying or not x.requires_grad:
+    if not tape.replaying:
         return known
-    return _applied(_Known, x, matrix_of(module), known)
+    known = known.narrow(1, 0, x.shape[1])
+    return _applied(_Known, x, matrix_of(module), known) if x.requires_grad else known
 
 
 def is_product(module: nn.Module) -> bool:
@@ -302,13 +300,10 @@ def attended(
 
     def compute() -> tuple[Tensor, ...]:
         with torch.no_grad():
-            return own_attention(module, query, key, value, mask, **kwargs)
+            known, weights = own_attention(module, query, key, value, mask, **kwargs)
+            return known, weights, weights.triu(1).any()
 
-    known, weights = compute() if tape is None else tape.take(module, compute)
+    known, weights, ahead = compute() if tape is None else tape.take(module, compute)
     weights = weights.narrow(2, 0, n).narrow(3, 0, n_keys)
-    return _applied(_Attended, query, key, value, known.narrow(1, 0, n), weights, scaling, _parts(weights))
-
-
-def _parts(weights: Tensor) -> int:
-    ahead = weights.shape[2] != weights.shape[3] or weights.shape[2] < SHORT or bool(weights.triu(1).any())
-    return 1 if ahead else min(PARTS, 2 * weights.shape[2] // SHORT)
+    parts = 1 if n != n_keys or n < SHORT or ahead else min(PARTS, 2 * n // SHORT)
+    return _applied(_Attended, query, key, value, known.narrow(1, 0, n), weights, scaling, parts)

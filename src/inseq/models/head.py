@@ -50,7 +50,26 @@ class LinearHead:
         return _wide(found if self.shift is None else found + self.shift[ids])
 
     def normalizer(self, hidden: Float[Tensor, "n hidden"]) -> Float[Tensor, " n"]:
-        """The logarithm of the sum of all exponentiated logits, summed over tiles of the vocabulary as they come."""
+        """The logarithm of the sum of all exponentiated logits, summed over tiles of the vocabulary as they come.
+
+        They are taken against the largest of the first tile; where that is too low for another's exponentials, online.
+        """
+        found = _wide(hidden.new_empty(len(hidden)))
+        for rows, columns in self._tiles(hidden):
+            tiles = (_wide(self._part(hidden[rows], some)) for some in columns)
+            first = next(tiles)
+            held = first.amax(-1).clamp_min(torch.finfo(first.dtype).min)
+            total = first.sub_(held[:, None]).exp_().sum(-1)
+            for tile in tiles:
+                total += tile.sub_(held[:, None]).exp_().sum(-1)
+            found[rows] = total.log_() + held
+        (beyond,) = (~found.isfinite()).nonzero(as_tuple=True)
+        if len(beyond):
+            found[beyond] = self._online(hidden[beyond])
+        return found
+
+    def _online(self, hidden: Float[Tensor, "n hidden"]) -> Float[Tensor, " n"]:
+        """The same, whatever the logits are: against the largest that has come."""
         found = _wide(hidden.new_empty(len(hidden)))
         for rows, columns in self._tiles(hidden):
             largest = torch.full_like(found[rows], -torch.inf)
