@@ -108,12 +108,12 @@ def processor() -> str:
     return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-def write(case: Case, found: dict[str, Any]) -> None:
+def write(case: Case, found: dict[str, Any], folder: Path = RESULTS) -> None:
     """Keep a case in its own file; a failure does not replace what an earlier run found."""
-    path = RESULTS / f"{case.name.replace('/', '_')}.json"
+    path = folder / f"{case.name.replace('/', '_')}.json"
     if "failed" in found and path.exists() and "failed" not in json.loads(path.read_text()):
         return
-    RESULTS.mkdir(exist_ok=True)
+    folder.mkdir(exist_ok=True)
     facts = {name: value for name, value in asdict(case).items() if name not in ("ours", "peer")}
     path.write_text(json.dumps({**facts, "method": case.ours["method"], **found}, indent=1) + "\n")
 
@@ -130,6 +130,7 @@ def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--alone", action="store_true", help="do not run the peers")
     parser.add_argument("--list", action="store_true", help="show the cases' names")
     parser.add_argument("--dry", action="store_true", help="do not write results")
+    parser.add_argument("--machine", default="", help="write them to a folder of this name, for tables of a further machine")
     return parser.parse_args(arguments)
 
 
@@ -155,7 +156,7 @@ def main() -> None:
                 sides.end()
             print(line({**asdict(case), **found}, PRINTED), flush=True)
             if not arguments.dry and not arguments.alone:
-                write(case, found)
+                write(case, found, RESULTS / arguments.machine)
 
 
 if __name__ == "__main__":

@@ -125,12 +125,12 @@ def _cell(found: Found, write: Callable[[Found], str]) -> str:
         return NONE
 
 
-def results() -> list[Found]:
-    """What was found, in the order of the cases."""
+def results(machine: str = "") -> list[Found]:
+    """What was found, in the order of the cases; on a further machine, in the folder of its name."""
     from cases import every
 
     names = {case.name: i for i, case in enumerate(every())}
-    read = [json.loads(path.read_text()) for path in (HERE / "results").glob("*.json")]
+    read = [json.loads(path.read_text()) for path in (HERE / "results" / machine).glob("*.json")]
     kept = [found for found in read if isinstance(found, dict) and found.get("name") in names]
     return sorted(kept, key=lambda found: names[found["name"]])
 
@@ -157,20 +157,21 @@ def conditions(found: Sequence[Found]) -> str:
     )
 
 
-def page(text: str, found: Sequence[Found]) -> str:
-    """The page with its tables written anew."""
+def page(text: str) -> str:
+    """The page with its tables written anew; those ``on`` a further machine from what was found there."""
 
     def replaced(match: re.Match[str]) -> str:
-        name = match[1]
-        return f"<!-- {name} -->\n{conditions(found) if name == 'conditions' else table(name, found)}\n<!-- end -->"
+        name, found = match["name"], results(match["machine"] or "")
+        return f"<!-- {match['mark']} -->\n{conditions(found) if name == 'conditions' else table(name, found)}\n<!-- end -->"
 
-    return re.sub(r"<!-- (\w+) -->\n.*?<!-- end -->", replaced, text, flags=re.DOTALL)
+    mark = r"(?P<mark>(?P<name>\w+)(?: on (?P<machine>\w+))?)"
+    return re.sub(rf"<!-- {mark} -->\n.*?<!-- end -->", replaced, text, flags=re.DOTALL)
 
 
 def main() -> None:
     """Rewrite the page."""
     text = PAGE.read_text()
-    PAGE.write_text(page(text, results()))
+    PAGE.write_text(page(text))
     print(f"{PAGE.name}: {len(results())} cases", file=sys.stderr)
 
 
