@@ -66,6 +66,16 @@ def test_predictions_are_those_of_the_whole_layer(name: str, attention: str) -> 
             assert relative(made.read(rest).logits, expected) < 5 * TOLERANCE
 
 
+@pytest.mark.parametrize("name", ["gpt2", "qwen3", "gemma3", "phi3"])
+def test_rows_of_as_many_tokens_as_there_are_heads(name: str) -> None:
+    made, _ = harness.adapter(name)
+    n, batch = made.axis_size("head"), inputs(made)
+    batch = replace(batch, decoder=batch.decoder[:, :n], at=torch.tensor([[n - 1], [1]]))
+    whole = made.read(batch).logits
+    with ending_at(made, batch.at):
+        assert relative(made.read(batch).logits, whole) < TOLERANCE
+
+
 @pytest.mark.usefixtures("always")
 @pytest.mark.parametrize("method", ["occlusion", "lime", "shapley_sampling"])
 @pytest.mark.parametrize("name", ["gpt2", "llama", "gemma2", "marian", "t5"])

@@ -99,7 +99,7 @@ def _ended(
     read: list[Tensor] = []
 
     def note(module: nn.Module, _: Any, found: Any) -> None:
-        if isinstance(found, Tensor) and found.shape[:2] == stream.shape[:2]:
+        if isinstance(found, Tensor) and found.ndim == 3 and found.shape[:2] == stream.shape[:2]:
             known[module].append(cut(found, own=True))
 
     def reach(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> Any:
@@ -150,7 +150,7 @@ class _Cut:
         if not isinstance(value, Tensor) or value.ndim < 2:
             return value
         rows, n, dim = self.stream.shape
-        axis = 2 if value.ndim == 4 and not own else 1
+        axis = 2 if value.ndim == 4 else 1
         others = value.ndim == 3 and value.shape[2] == dim and value is not self.stream and not own
         if value.shape[0] not in (1, rows) or value.shape[axis] != n or others:
             return value
