@@ -144,6 +144,17 @@ def test_whoever_watches_the_last_layer_sees_all_of_it() -> None:
     assert prepare_ending(made)
 
 
+def test_hooks_that_transformers_leaves_behind_do_not_count() -> None:
+    made, _ = harness.adapter("gpt2")
+    made.model(torch.tensor([[5, 6, 7]]), output_attentions=True, output_hidden_states=True)
+    assert made.model.transformer.h[-1]._forward_hooks
+    assert prepare_ending(made)
+    batch = inputs(made)
+    with ending_at(made, batch.at):
+        found = made.read(batch).logits
+    assert relative(found, made.read(batch).logits) < TOLERANCE
+
+
 def test_a_layer_that_gives_something_else_is_run_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     made, _ = harness.adapter("gpt2")
     monkeypatch.setattr(made, "ends", None)
@@ -156,6 +167,7 @@ def test_a_layer_that_gives_something_else_is_run_whole(monkeypatch: pytest.Monk
 def test_the_layer_is_as_before_when_it_fails(failure: type[BaseException], monkeypatch: pytest.MonkeyPatch) -> None:
     made, _ = harness.adapter("gpt2")
     last = made.model.transformer.h[-1]
+    hooks = [dict(part._forward_hooks) for part in last.modules()]
 
     def fail(*_: Any) -> None:
         raise failure("as asked")
@@ -164,7 +176,6 @@ def test_the_layer_is_as_before_when_it_fails(failure: type[BaseException], monk
     batch = inputs(made)
     with pytest.raises(failure, match="as asked"), ending_at(made, batch.at):
         made.read(batch)
-    for part in last.modules():
-        assert "forward" not in vars(part)
-        assert not part._forward_hooks
+    assert [dict(part._forward_hooks) for part in last.modules()] == hooks
+    assert not any("forward" in vars(part) for part in last.modules())
     assert made.model.config._attn_implementation == "eager"

@@ -30,6 +30,9 @@ from inseq.models.replays import first, layers_of, near, stream_of
 WORTH = 64
 """How many positions have to be spared at least."""
 
+ASLEEP = "transformers.utils.output_capturing"
+"""Where the hooks come from that look on only while attentions or hidden states are asked for."""
+
 PROBED = 12
 """Positions of the rows that a model is asked with."""
 
@@ -74,7 +77,10 @@ def _last(adapter: Adapter) -> nn.Module:
 
 
 def _is_watched(module: nn.Module) -> bool:
-    return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module) or hasattr(module, "_hf_hook"))
+    """Whether somebody looks on; transformers leaves hooks behind once it was asked for attentions."""
+    hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
+    awake = any(getattr(hook, "__module__", "") != ASLEEP for hook in hooks)
+    return awake or "forward" in vars(module) or hasattr(module, "_hf_hook")
 
 
 class _Reached(Exception):

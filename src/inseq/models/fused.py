@@ -210,12 +210,14 @@ def _activated(module: nn.Module, tape: Tape | None, forward: Callable[..., Tens
         with torch.enable_grad():
             leaf = x.detach().requires_grad_()
             y = forward(leaf)
-        return y.detach(), *torch.autograd.grad(y, leaf, torch.ones_like(y))
+        return torch.autograd.grad(y, leaf, torch.ones_like(y))
 
     if tape is None or x.ndim != 3:
-        known, slope = compute()
+        (slope,) = compute()
     else:
-        known, slope = (t.narrow(1, 0, x.shape[1]) for t in tape.take(module, compute))
+        slope = tape.take(module, compute)[0].narrow(1, 0, x.shape[1])
+    with torch.no_grad():
+        known = forward(x)
     return _applied(_Sloped, x, known, slope)
 
 
