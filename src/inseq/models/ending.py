@@ -119,7 +119,7 @@ def _ended(
         if site == "decoder":
             key, value = read
             if mask is None and attend is not own_attention:
-                mask = cut.sees(key.shape[2])
+                mask = cut.sees()
         return attend(module, query, key, value, mask, **more)
 
     with ExitStack() as hooks, attention_function(adapter.model, reach), suppress(_Reached):
@@ -164,10 +164,9 @@ class _Cut:
         shape = [rows, *value.shape[1:]]
         return value.expand(shape).gather(axis, index.expand(*shape[:axis], self.at.shape[1], *shape[axis + 1 :]))
 
-    def sees(self, n_keys: int) -> Tensor:
-        """Which keys each of the positions attends to: Bool["row 1 read key"]."""
-        past = n_keys - self.stream.shape[1]
-        return (torch.arange(n_keys, device=self.at.device) <= (self.at + past)[..., None])[:, None]
+    def sees(self) -> Tensor:
+        """Which keys each of the positions attends to, where no mask says so: Bool["row 1 read key"]."""
+        return (torch.arange(self.stream.shape[1], device=self.at.device) <= self.at[..., None])[:, None]
 
     def spread(self, found: Float[Tensor, "row read dim"]) -> Float[Tensor, "row position dim"]:
         """Where it was cut from."""
