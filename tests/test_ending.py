@@ -155,6 +155,13 @@ def test_hooks_that_transformers_leaves_behind_do_not_count() -> None:
     assert relative(found, made.read(batch).logits) < TOLERANCE
 
 
+def test_an_attention_that_is_chosen_later_may_not_take_any_mask(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, _ = harness.adapter("gpt2")
+    assert prepare_ending(made)
+    monkeypatch.setattr(made.model.config, "_attn_implementation_internal", "flash_attention_2")
+    assert not prepare_ending(made)
+
+
 def test_a_layer_that_gives_something_else_is_run_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     made, _ = harness.adapter("gpt2")
     monkeypatch.setattr(made, "ends", None)

@@ -33,6 +33,9 @@ WORTH = 64
 ASLEEP = "transformers.utils.output_capturing"
 """Where the hooks come from that look on only while attentions or hidden states are asked for."""
 
+ATTENTIONS = ("sdpa", "eager")
+"""Those that take any mask."""
+
 PROBED = 12
 """Positions of the rows that a model is asked with."""
 
@@ -40,12 +43,13 @@ PROBED = 12
 def prepare_ending(adapter: Adapter) -> bool:
     """Whether the last layer may run at some positions alone; found out by comparison, at first use.
 
-    Not while hooks of others watch it, who want to see all of them.
+    Not while hooks of others watch it, who want to see all of them, nor with an attention that may not take any mask.
     """
     if adapter.ends is None:
         with guest(adapter.model):
             adapter.ends = adapter.causal and _equal(adapter)
-    return adapter.ends and not any(_is_watched(part) for part in _last(adapter).modules())
+    known = adapter.ends and _attention(adapter) in ATTENTIONS
+    return known and not any(_is_watched(part) for part in _last(adapter).modules())
 
 
 def is_worth(inputs: Inputs, overhead: int) -> bool:
@@ -62,13 +66,17 @@ def ending_at(adapter: Adapter, at: Int[Tensor, "row read"]) -> Iterator[None]:
         LookupError: if it is not of a kind for which that is known.
         UnsupportedModelError: see :func:`~inseq.models.replays.layers_of`.
     """
-    name = str(adapter.config_of("decoder")._attn_implementation)
-    if name not in ("sdpa", "eager"):
+    name = _attention(adapter)
+    if name not in ATTENTIONS:
         raise LookupError(f"the attention {name!r} is not known to take any mask")
     attend = AttentionInterface()[name] if name == "sdpa" else own_attention
     last = _last(adapter)
     with forward_through(last, partial(_ended, adapter, last, at, attend)):
         yield
+
+
+def _attention(adapter: Adapter) -> str:
+    return str(adapter.config_of("decoder")._attn_implementation)
 
 
 def _last(adapter: Adapter) -> nn.Module:
