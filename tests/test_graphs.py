@@ -32,19 +32,20 @@ DEEP = {"gpt2", "m2m100", "mbart", "mt5", "pegasus", "t5"}
 def test_the_last_layer_is_cut_wherever_that_is_right(name: str, attention: str) -> None:
     made, _ = harness.adapter(name, attention)
     assert prepare_graphs(made) == ("fused" if name in FUSED else "deep" if name in DEEP else "cut")
+    assert prepare_graphs(made, once=True) == ("fused" if name in FUSED else "lean")
 
 
 def test_a_shortcut_that_gives_other_gradients_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     made, _ = harness.adapter("gpt2")
-    monkeypatch.setattr(made, "way", None)
+    monkeypatch.setattr(made, "ways", None)
     monkeypatch.setattr("inseq.models.ranked.Ranked.back", lambda self, vectors: vectors)
     assert prepare_graphs(made) == "cut"
-    monkeypatch.setattr(made, "way", None)
+    monkeypatch.setattr(made, "ways", None)
     monkeypatch.setattr("inseq.models.last_layer.scaling_of", lambda query, kwargs: 0.5)
-    assert prepare_graphs(made) == "fused"
-    monkeypatch.setattr(made, "way", None)
+    assert prepare_graphs(made) == prepare_graphs(made, once=True) == "fused"
+    monkeypatch.setattr(made, "ways", None)
     monkeypatch.setattr("inseq.models.fused._Sloped.backward", lambda ctx, g: (g, None, None))
-    assert prepare_graphs(made) == "plain"
+    assert prepare_graphs(made) == prepare_graphs(made, once=True) == "plain"
 
 
 def products(module: Any, x: Tensor, seeds: Tensor, batched: bool) -> Tensor:

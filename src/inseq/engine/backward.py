@@ -58,7 +58,8 @@ class Backward:
         block, sums = packed.jobs[0][0].block, packed.sums
         inputs = with_leaves(packed)
         starts = range(0, len(sums), block)
-        graphs = Graphs(self.adapter, inputs, prepare_graphs(self.adapter), several=len(starts) > 1)
+        way = prepare_graphs(self.adapter, once=len(sums) == 1)
+        graphs = Graphs(self.adapter, inputs, way, several=len(starts) > 1)
         graph, reading = graphs.whole()
         record(reading.logits, packed)
         cotangents = _cotangents(reading, evaluate(target, reading.logits, packed, kept), packed, target)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -18,11 +18,7 @@ from inseq.models.adapter import Adapter, Inputs, Reading
 from inseq.models.edits import guest, is_out_of_memory
 from inseq.models.fused import Tape, fused
 from inseq.models.last_layer import LastLayer, body_below, last_layer_cut
-from inseq.models.products import Body, Sums, pulled, whole_body
-
-Way = Literal["deep", "cut", "fused", "plain"]
-"""How a gradient's graph is made: with the last layer cut out of it, and the matrix below too; with the last layer alone; with
-cheap backward passes; or as the model has it."""
+from inseq.models.products import Body, Sums, Way, pulled, whole_body
 
 TOLERANCE = 1e-4
 TOLERANCE_HALF = 5e-2
@@ -107,9 +103,10 @@ class Graphs:
         model = self.adapter.model
         encoder = model.get_encoder() if "source" in self.adapter.tables else None
         cut: Any = nullcontext()
-        if self.way in ("deep", "cut"):
-            cut = last_layer_cut(self.adapter, self._tape, deep=self.way == "deep")
-        with fused(model, self._tape, encoder) if self.way != "plain" else nullcontext(), cut as last:
+        if self.way in ("deep", "cut", "lean"):
+            cut = last_layer_cut(self.adapter, self._tape, deep=self.way == "deep", lean=self.way == "lean")
+        kept: Any = nullcontext() if self.way in ("lean", "plain") else fused(model, self._tape, encoder)
+        with kept, cut as last:
             reading = self.adapter.read(inputs, differentiable=True)
         return Graph(inputs, self._encoded, reading.hidden, last, self.way), reading
 
@@ -135,17 +132,18 @@ def encoder_cut(encoder: nn.Module) -> Iterator[list[Encoded]]:
         handle.remove()
 
 
-def prepare_graphs(adapter: Adapter) -> Way:
-    """The cheapest way that gives the model's own gradients."""
-    if adapter.way is None:
+def prepare_graphs(adapter: Adapter, *, once: bool = False) -> Way:
+    """The cheapest way that gives the model's own gradients, of several products or of one."""
+    if adapter.ways is None:
         with guest(adapter.model):
-            adapter.way = _cheapest(adapter)
-    return adapter.way
+            adapter.ways = _cheapest(adapter)
+    several, single = adapter.ways
+    return single if once else several
 
 
-def _cheapest(adapter: Adapter) -> Way:
+def _cheapest(adapter: Adapter) -> tuple[Way, Way]:
     if not adapter.causal:
-        return "plain"
+        return "plain", "plain"
     inputs, cotangents = _probe(adapter)
     plain = _gradients(Graphs(adapter, inputs, "plain", several=False), cotangents)
     exact = torch.finfo(plain[0].dtype).bits >= 32
@@ -153,16 +151,19 @@ def _cheapest(adapter: Adapter) -> Way:
     if adapter.attention_sites is None:
         ways = ("fused",)
     tolerance = TOLERANCE if exact else TOLERANCE_HALF
-    for way in ways:
+
+    def is_right(way: Way) -> bool:
         try:
-            found = _gradients(Graphs(adapter, inputs, way, several=True), cotangents)
+            found = _gradients(Graphs(adapter, inputs, way, several=way != "lean"), cotangents)
         except FAILURES as error:
             if is_out_of_memory(error):
                 raise
-            continue
-        if all(_near(a, b, tolerance) for a, b in zip(found, plain, strict=True)):
-            return way
-    return "plain"
+            return False
+        return all(_near(a, b, tolerance) for a, b in zip(found, plain, strict=True))
+
+    several: Way = next((way for way in ways if is_right(way)), "plain")
+    single: Way = "lean" if several in ("deep", "cut") and is_right("lean") else several
+    return several, single
 
 
 def _probe(adapter: Adapter) -> tuple[Inputs, Tensor]:
@@ -187,7 +188,7 @@ def _gradients(graphs: Graphs, cotangents: Tensor) -> list[Tensor]:
     """Of the later position from the whole graph, of the earlier one from that of the beginning."""
     whole, _ = graphs.whole()
     at, found = whole.inputs.at, []
-    for step, graph in ((1, whole), (0, graphs.beginning(5) if graphs.way != "plain" else whole)):
+    for step, graph in ((1, whole), (0, graphs.beginning(5) if graphs.way not in ("lean", "plain") else whole)):
         chosen = slice(step, step + 1)
         body = graph.body(cotangents[:, chosen], at[:, chosen], [(torch.arange(len(at)), 0)])
         source, encoded = graphs.inputs.source, graph.encoded

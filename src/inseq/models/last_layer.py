@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
+from transformers import AttentionInterface
 
 from inseq.models.adapter import Adapter, Site
 from inseq.models.edits import attention_function
@@ -65,19 +66,23 @@ class LastLayer:
 
 
 @contextmanager
-def last_layer_cut(adapter: Adapter, tape: Tape | None = None, *, deep: bool = False) -> Iterator[LastLayer]:
+def last_layer_cut(
+    adapter: Adapter, tape: Tape | None = None, *, deep: bool = False, lean: bool = False
+) -> Iterator[LastLayer]:
     """Cut the graph of a differentiable forward at the last layer's input, keys and values; other attentions are fused.
 
     Args:
         adapter: the model.
         tape: of the forward.
         deep: whether the product that ends the layer below is cut out as well.
+        lean: whether the others stay as they are, where the model keeps no weights for them.
     """
     layers = layers_of(adapter)
     index = max(i for stack, i in layers if stack == "decoder")
     last = layers["decoder", index]
     inside = {id(part) for part in last.modules()}
     sites = adapter.attention_sites or {}
+    kept = AttentionInterface()["sdpa"] if lean and str(adapter.model.config._attn_implementation) == "sdpa" else None
     cut = LastLayer()
 
     def enter(_: nn.Module, args: Any, kwargs: Any) -> Any:
@@ -88,9 +93,11 @@ def last_layer_cut(adapter: Adapter, tape: Tape | None = None, *, deep: bool = F
 
     def attend(
         module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, **kwargs: Any
-    ) -> tuple[Tensor, None]:
+    ) -> tuple[Tensor, Tensor | None]:
         own = None if sites[id(module)][0] == "encoder" else tape
         if id(module) not in inside or not torch.is_grad_enabled():
+            if kept is not None:
+                return kept(module, query, key, value, mask, **kwargs)
             return attended(module, own, query, key, value, mask, **kwargs), None
         output = attended(module, own, query, key.detach(), value.detach(), mask, **kwargs)
         site, scaling = sites[id(module)][0], scaling_of(query, kwargs)

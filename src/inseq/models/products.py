@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -11,6 +12,11 @@ from torch import Tensor
 
 Sums = Sequence[tuple[Tensor, Tensor | int]]
 """What each product is of: the gradients of some rows' predictions, Int["pair"] and Int["pair"], or one of every row."""
+
+Way = Literal["deep", "cut", "fused", "lean", "plain"]
+"""How a gradient's graph is made: with the last layer cut out of it, and the matrix below too; with the last layer alone; with
+cheap backward passes alone; for a single product, which does not repay what those prepare, with the last layer cut out of what
+the model has; or as the model has it."""
 
 
 @dataclass(frozen=True, eq=False)
