@@ -84,9 +84,9 @@ def four_sums(way: Float[Tensor, "feature dim"], lengths: Float[Tensor, " part"]
     def combine(gradient: Float[Tensor, "step row feature dim"], values: Tensor, variants: range) -> Tensor:
         length = lengths[variants.start : variants.stop].to(gradient)
         adds = torch.einsum("srfd,fd->sr", gradient, way[: gradient.shape[2]].to(gradient)) > 0
-        odd = torch.arange(variants.start, variants.stop, device=gradient.device) % 2 > 0
-        kinds = torch.stack([~odd & adds, ~odd & ~adds, odd & adds, odd & ~adds]) * length
-        return torch.einsum("srfd,ksr->sfkd", gradient, kinds.to(gradient)).flatten(2)
+        of = 2 * (torch.arange(variants.start, variants.stop, device=gradient.device) % 2) + ~adds
+        kinds = (torch.arange(4, device=gradient.device)[:, None, None] == of) * length
+        return torch.einsum("srfd,ksr->sfkd", gradient, kinds).flatten(2)
 
     return combine
 
@@ -99,24 +99,27 @@ def told(
 ) -> Callable[[Float[Tensor, "step feature sums"]], Told]:
     """Scores that add up to the change, their sum, how far apart those of both halves are, and by what share points moved."""
     of_odd = lengths[1::2].sum().item()
+    halves = [1.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 1.0]
 
     def read(sums: Float[Tensor, "step feature sums"]) -> Told:
-        even_adds, even_takes, odd_adds, odd_takes = (part * way for part in sums.chunk(4, -1))
-        scores, moved = _complete(even_adds + odd_adds, even_takes + odd_takes, change)
-        of_even = _complete(even_adds / (1 - of_odd), even_takes / (1 - of_odd), change)[0]
-        rest = _complete(odd_adds / max(of_odd, 1e-300), odd_takes / max(of_odd, 1e-300), change)[0]
+        parts = sums.reshape(*sums.shape[:2], 4, -1) * way[:, None]
+        totals = parts.double().sum((1, 3))
+        weights, moved = _complete(totals, change)
+        even, rest = (
+            _complete(totals * half / max(share, 1e-300), change)[0] * half / max(share, 1e-300)
+            for half, share in zip(totals.new_tensor(halves), (1 - of_odd, of_odd), strict=True)
+        )
+        scores, gap = (torch.einsum("sfkd,sk->sfd", parts, w.to(parts)) for w in (weights, even - rest))
         size = scores.norm(dim=(1, 2)).clamp_min(torch.finfo(scores.dtype).tiny)
-        return scores, scores.sum((1, 2)), (of_even - rest).norm(dim=(1, 2)) / (2 * size), moved
+        return scores, scores.sum((1, 2)), gap.norm(dim=(1, 2)) / (2 * size), moved.to(scores)
 
     return read
 
 
 def _complete(
-    adds: Float[Tensor, "step feature dim"], takes: Float[Tensor, "step feature dim"], change: Float[Tensor, " step"]
-) -> tuple[Float[Tensor, "step feature dim"], Float[Tensor, " step"]]:
-    """Raise what adds and lower what takes away by one share, or the reverse, so that both sum to the change."""
-    up, down = adds.double().sum((1, 2)), takes.double().sum((1, 2))
-    size = (up - down).clamp_min(1e-300)
-    moved = ((change.double() - up - down) / size).clamp(-1, 1).to(adds.dtype)
-    by = moved[:, None, None]
-    return adds * (1 + by) + takes * (1 - by), moved
+    totals: Float[Tensor, "step kind"], change: Float[Tensor, " step"]
+) -> tuple[Float[Tensor, "step kind"], Float[Tensor, " step"]]:
+    """Raise what adds and lower what takes away by one share, or the reverse, so that all sums to the change."""
+    size = (totals[:, ::2] - totals[:, 1::2]).sum(1).clamp_min(1e-300)
+    moved = ((change.double() - totals.sum(1)) / size).clamp(-1, 1)
+    return 1 + moved[:, None] * totals.new_tensor([1.0, -1.0, 1.0, -1.0]), moved

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import lru_cache
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 TENSORS, VALUES = 16, 64
@@ -41,8 +43,13 @@ def _model(model: Any) -> str:
 
 def _sample(values: Tensor) -> Tensor:
     flat = values.detach().reshape(-1) if values.is_contiguous() else values.detach().flatten()
-    at = torch.linspace(0, flat.numel() - 1, min(VALUES, flat.numel()), dtype=torch.float64).long()
-    return flat[at.to(flat.device)].double().cpu()
+    return flat[_places(flat.numel()).to(flat.device)].double().cpu()
+
+
+@lru_cache
+def _places(n: int) -> Int[Tensor, " place"]:
+    """Where values are looked at among so many."""
+    return torch.linspace(0, n - 1, min(VALUES, n), dtype=torch.float64).long()
 
 
 def _tokenizer(tokenizer: Any) -> str:
