@@ -148,7 +148,7 @@ def test_blocks_cost_no_product(name: str, plain: bool, monkeypatch: pytest.Monk
     case = case_of(name, 40, 2)
     blocks = Budget(tokens=2**16, logits=2**28, cotangents=2**24, overhead=1)
     if plain:
-        monkeypatch.setattr(made, "way", "plain")
+        monkeypatch.setattr(made, "ways", ("plain", "plain"))
     _, engine = harness.run(made, [case], "saliency", budget=blocks)
     assert engine.counters.forwards == engine.counters.rows
     assert (engine.counters.forwards > 1) is plain
@@ -173,7 +173,7 @@ def test_the_matrix_below_the_last_layer_sees_two_vectors_a_head(name: str, monk
     made, _ = harness.adapter(name)
     case, spent, found = case_of(name, 40, 8), {}, {}
     for way in ("cut", "deep"):
-        monkeypatch.setattr(made, "way", way)
+        monkeypatch.setattr(made, "ways", (way, way))
         with Multiplied() as multiplied:
             ((attribution, _),), _ = harness.run(made, [case], "saliency", "logit", budget=replace(AMPLE, cotangents=1))
         spent[way], found[way] = multiplied.n, attribution.scores

@@ -82,7 +82,7 @@ def test_long_outputs_are_cut_into_blocks_of_similar_prefix() -> None:
 
 def test_blocks_with_forwards_of_their_own_change_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
     made, _ = harness.adapter("gpt2")
-    monkeypatch.setattr(made, "way", "plain")
+    monkeypatch.setattr(made, "ways", ("plain", "plain"))
     case = Case(zoo.build("gpt2"), None, zoo.random_ids(60, 3), 2)
     ample = Budget(tokens=10**6, logits=10**9, cotangents=10**9, overhead=8)
     ((found, _),), engine = harness.run(made, [case], "saliency", budget=ample)
