@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import reference as ref
 import torch
 from reference import Case, StepFunction
@@ -185,8 +186,8 @@ def refined_integrated_gradients(case: Case, fn: StepFunction, baseline: Tensor,
     """[feature, step, dim]: the middles of n parts of each step's way, made complete.
 
     Parts have equal shares of u(a) = a / 2 + v(a) / 2, where v is how far the target went, between looks in equal
-    proportion. What a part contributes is its length times the gradient in its middle (of u) times the way; contributions
-    above zero grow by the share m and those below shrink by it, such that the sum is the change.
+    proportion. What a part contributes is its length times the gradient in its middle (of u) times the way. Contributions get
+    weights that add up to the change, of all such weights those with the least squares of their differences from 1.
     """
     x = ref.embeddings(case)
     way = x - baseline
@@ -208,7 +209,7 @@ def refined_integrated_gradients(case: Case, fn: StepFunction, baseline: Tensor,
             length = place(min((k + 1) / n, u[-1])) - place(k / n)
             at = baseline + place((k + 0.5) / n) * way
             pieces.append(length * way * ref.gradient(case, t, fn, at))
-        sums = [float(piece.sum()) for piece in pieces]
-        m = (seen[-1] - seen[0] - sum(sums)) / sum(abs(s) for s in sums)
-        found[:, step] = sum(piece * (1 + m if s > 0 else 1 - m) for piece, s in zip(pieces, sums, strict=True))
+        sums = np.array([[float(piece.sum()) for piece in pieces]])
+        weights = 1 + np.linalg.lstsq(sums, np.array([seen[-1] - seen[0] - sums.sum()]), rcond=None)[0]
+        found[:, step] = sum(float(weight) * piece for weight, piece in zip(weights, pieces, strict=True))
     return found

@@ -81,20 +81,33 @@ def test_parts_of_a_way_have_equal_shares_of_length_and_change() -> None:
 
 
 def test_what_is_missing_is_shared_by_all_points() -> None:
-    """Two points add 3 and 1, one takes 2 away: for a change of 5 all move by half, towards it."""
-    way = torch.tensor([[1.0], [2.0]])
+    """Points add 3, -2 and 1: for a change of 5 their weights grow by 3 / 14 of that, whatever the unit."""
+    way, lengths = torch.tensor([[1.0], [2.0]]), torch.ones(3, dtype=torch.float64)
     gradient = torch.tensor([[[1.0], [1.0]], [[-2.0], [0.0]], [[1.0], [0.0]]])[None]
-    sums = refined.four_sums(way, torch.ones(3, dtype=torch.float64))(gradient, way, range(3))
-    scores, total, apart, moved = refined.told(way, torch.ones(3, dtype=torch.float64) / 3, torch.tensor([5.0]))(sums)
-    torch.testing.assert_close(moved, torch.tensor([0.5]))
-    torch.testing.assert_close(scores, torch.tensor([[[1.5 - 1.0 + 1.5], [3.0]]]))
-    torch.testing.assert_close(total, torch.tensor([5.0]))
-    assert apart > 0
+    for far in (0.5, 7.0):
+        sums = refined.four_sums(way, lengths, far)(gradient, way, range(3))
+        scores, total, apart, moved = refined.told(way, lengths / 3, torch.tensor([5.0]), far)(sums)
+        torch.testing.assert_close(moved, torch.tensor([3 / (3 * 14) ** 0.5]))
+        torch.testing.assert_close(scores, torch.tensor([[[(23 - 2 * 8 + 17) / 14], [2 * 23 / 14]]]))
+        torch.testing.assert_close(total, torch.tensor([5.0]))
+        even = torch.tensor([0.8 * 1.5 + 14 / 15 * 1.5, 0.8 * 1.5 * 2])  # the rest, of one part, can lose no more than all
+        torch.testing.assert_close(apart, even.norm()[None] / (2 * scores.norm()))
+
+
+def test_scores_do_not_jump_where_a_point_adds_nothing() -> None:
+    """A point whose gradient is large, and whose sum is nearly nought, on either side of it."""
+    way, lengths, found = torch.ones(2, 1), torch.full((2,), 0.5, dtype=torch.float64), []
+    for little in (-1e-6, 1e-6):
+        gradient = torch.tensor([[[2.0], [1.0]], [[5.0 + little], [-5.0]]])[None]
+        sums = refined.four_sums(way, lengths, 1.0)(gradient, way, range(2))
+        found.append(refined.told(way, lengths, torch.tensor([2.0]), 1.0)(sums)[0])
+    torch.testing.assert_close(*found, atol=1e-5, rtol=0)
 
 
 def test_points_that_say_nothing_have_no_scores() -> None:
-    way = torch.ones(2, 1)
-    read = refined.told(way, torch.full((2,), 0.5), torch.tensor([1.0]))
-    scores, total, apart, moved = read(refined.four_sums(way, torch.full((2,), 0.5))(torch.zeros(1, 2, 2, 1), way, range(2)))
-    assert not scores.any()
-    assert (total.item(), apart.item(), moved.item()) == (0.0, 0.0, 1.0)
+    way, halves = torch.ones(2, 1), torch.full((2,), 0.5)
+    for far in (1.0, 1e-30, 1e6):
+        sums = refined.four_sums(way, halves, far)(torch.zeros(1, 2, 2, 1), way, range(2))
+        scores, total, apart, moved = refined.told(way, halves, torch.tensor([1.0]), far)(sums)
+        assert torch.equal(scores, torch.zeros(1, 2, 1))
+        assert (total.item(), apart.item(), moved.item()) == (0.0, 0.0, 1.0)

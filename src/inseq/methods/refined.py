@@ -26,7 +26,9 @@ LOOSE = 3.0
 """How far apart the scores of every other point and of the rest may be, in roots of the tolerance."""
 
 MOST_MOVED = 0.5
-"""The largest share by which points may be given more or less than their gradients say."""
+"""By which share points may be given more or less than their gradients say, at most: the root of the mean square."""
+
+TINY = 1e-30
 
 
 class Refined(NamedTuple):
@@ -43,11 +45,11 @@ class Refined(NamedTuple):
 async def refined(x: Example, b: Float[Tensor, "feature dim"], tolerance: float, most: int) -> Refined:
     """Visit few points of each step's way from ``b`` to the input, and more until the scores agree; at most ``most``."""
     values = await Score(x, Path(b, torch.linspace(0, 1, GLANCES + 1, dtype=torch.float64)))
-    change = values[-1] - values[0]
+    change, far = values[-1] - values[0], values.diff(dim=0).abs().sum(0).clamp_min(TINY)
     left, n = list(range(len(change))), min(FEWEST, most)
     done: dict[int, Refined] = {}
     while left:
-        requests = [_visited(x.at_steps([t]), b, *parts(values[:, t], n), change[t : t + 1]) for t in left]
+        requests = [_visited(x.at_steps([t]), b, *parts(values[:, t], n), change[t : t + 1], far[t].item()) for t in left]
         for t, found in zip(left, await gather(*requests), strict=True):
             scores, total, apart, moved = found
             if n == most or (apart <= LOOSE * tolerance**0.5 and moved.abs() <= MOST_MOVED):
@@ -73,19 +75,24 @@ def _visited(
     middles: Float[Tensor, " part"],
     lengths: Float[Tensor, " part"],
     change: Float[Tensor, " step"],
+    far: float,
 ) -> Gradient:
     way = x.embeds - b
-    return Gradient(x, Path(b, middles), four_sums(way, lengths), told(way, lengths, change))
+    return Gradient(x, Path(b, middles), four_sums(way, lengths, far), told(way, lengths, change, far))
 
 
-def four_sums(way: Float[Tensor, "feature dim"], lengths: Float[Tensor, " part"]) -> Combine:
-    """The parts' gradients times their lengths, of every other part and the rest, of those that add and that take away."""
+def four_sums(way: Float[Tensor, "feature dim"], lengths: Float[Tensor, " part"], far: float) -> Combine:
+    """Of every other part, and of the rest: the gradients times the lengths, and these times what each adds to the total.
+
+    The latter in units of how ``far`` the target goes.
+    """
 
     def combine(gradient: Float[Tensor, "step row feature dim"], values: Tensor, variants: range) -> Tensor:
         length = lengths[variants.start : variants.stop].to(gradient)
-        adds = torch.einsum("srfd,fd->sr", gradient, way[: gradient.shape[2]].to(gradient)) > 0
-        of = 2 * (torch.arange(variants.start, variants.stop, device=gradient.device) % 2) + ~adds
-        kinds = (torch.arange(4, device=gradient.device)[:, None, None] == of) * length
+        added = torch.einsum("srfd,fd->sr", gradient, way[: gradient.shape[2]].to(gradient)) * length
+        odd = torch.arange(variants.start, variants.stop, device=gradient.device) % 2
+        each = torch.stack([length.expand_as(added), added / far * length])
+        kinds = torch.cat([each * (1 - odd), each * odd])
         return torch.einsum("srfd,ksr->sfkd", gradient, kinds).flatten(2)
 
     return combine
@@ -95,21 +102,22 @@ Told = tuple[Float[Tensor, "step feature dim"], Float[Tensor, " step"], Float[Te
 
 
 def told(
-    way: Float[Tensor, "feature dim"], lengths: Float[Tensor, " part"], change: Float[Tensor, " step"]
+    way: Float[Tensor, "feature dim"], lengths: Float[Tensor, " part"], change: Float[Tensor, " step"], far: float
 ) -> Callable[[Float[Tensor, "step feature sums"]], Told]:
     """Scores that add up to the change, their sum, how far apart those of both halves are, and by what share points moved."""
-    of_odd = lengths[1::2].sum().item()
-    halves = [1.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 1.0]
+    n, of_odd = len(lengths), lengths[1::2].sum().item()
+    halves = (-(-n // 2), max(1 - of_odd, TINY)), (n // 2, max(of_odd, TINY))
 
     def read(sums: Float[Tensor, "step feature sums"]) -> Told:
         parts = sums.reshape(*sums.shape[:2], 4, -1) * way[:, None]
         totals = parts.double().sum((1, 3))
-        weights, moved = _complete(totals, change)
+        whole, moved = _complete(totals[:, :2] + totals[:, 2:], n, 1.0, change, far)
         even, rest = (
-            _complete(totals * half / max(share, 1e-300), change)[0] * half / max(share, 1e-300)
-            for half, share in zip(totals.new_tensor(halves), (1 - of_odd, of_odd), strict=True)
+            _complete(total, size, share, change, far)[0]
+            for total, (size, share) in zip((totals[:, :2], totals[:, 2:]), halves, strict=True)
         )
-        scores, gap = (torch.einsum("sfkd,sk->sfd", parts, w.to(parts)) for w in (weights, even - rest))
+        weights = torch.cat([whole, whole], 1), torch.cat([even, -rest], 1)
+        scores, gap = (torch.einsum("sfkd,sk->sfd", parts, w.to(parts)) for w in weights)
         size = scores.norm(dim=(1, 2)).clamp_min(torch.finfo(scores.dtype).tiny)
         return scores, scores.sum((1, 2)), gap.norm(dim=(1, 2)) / (2 * size), moved.to(scores)
 
@@ -117,9 +125,20 @@ def told(
 
 
 def _complete(
-    totals: Float[Tensor, "step kind"], change: Float[Tensor, " step"]
-) -> tuple[Float[Tensor, "step kind"], Float[Tensor, " step"]]:
-    """Raise what adds and lower what takes away by one share, or the reverse, so that all sums to the change."""
-    size = (totals[:, ::2] - totals[:, 1::2]).sum(1).clamp_min(1e-300)
-    moved = ((change.double() - totals.sum(1)) / size).clamp(-1, 1)
-    return 1 + moved[:, None] * totals.new_tensor([1.0, -1.0, 1.0, -1.0]), moved
+    totals: Float[Tensor, "step two"], n: int, share: float, change: Float[Tensor, " step"], far: float
+) -> tuple[Float[Tensor, "step two"], Float[Tensor, " step"]]:
+    """By what some parts' two sums are multiplied so that together they add up to the change, and how far that moves them.
+
+    Each part's weight moves in proportion to what it adds: the smallest move of all weights, by their squares.
+
+    Args:
+        totals: of both sums, added up over features and dim.
+        n: how many parts they are of.
+        share: of the way's length.
+        change: the target's.
+        far: the unit of the second sum.
+    """
+    total, squares = totals[:, 0] / share, totals[:, 1] * far / share**2
+    size = (n * squares).clamp_min(0).sqrt().clamp_min(TINY)
+    moved = ((change.double() - total) / size).clamp(-1, 1)
+    return torch.stack([torch.full_like(moved, 1 / share), moved * n / size * far / share**2], 1), moved
