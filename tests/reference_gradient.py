@@ -182,34 +182,38 @@ def as_features(case: Case, rows: Tensor, source: bool) -> Tensor:
     return found
 
 
-def refined_integrated_gradients(case: Case, fn: StepFunction, baseline: Tensor, n: int, looks: int = 16) -> Tensor:
-    """[feature, step, dim]: the middles of n parts of each step's way, made complete.
+def refined_integrated_gradients(
+    case: Case, fn: StepFunction, baseline: Tensor, n: int, chosen: Sequence[int] | None = None, looks: int = 16
+) -> Tensor:
+    """[feature, step, dim]: the middles of n parts of the chosen steps' way, made complete.
 
-    Parts have equal shares of u(a) = a / 2 + v(a) / 2, where v is how far the target went, between looks in equal
-    proportion. What a part contributes is its length times the gradient in its middle (of u) times the way. Contributions get
-    weights that add up to the change, of all such weights those with the least squares of their differences from 1.
+    Parts have equal shares of u(a) = 0.3 a + 0.7 v(a), where v is the steps' mean of how far, as a share, the target went,
+    between looks in equal proportion. What a part contributes is its length times the gradient in its middle (of u) times the
+    way. Contributions get weights that add up to the change, of all such weights those with the least squares of their
+    differences from 1.
     """
     x = ref.embeddings(case)
     way = x - baseline
-    found = x.new_zeros(len(x), len(case.positions), x.shape[1])
-    for step, t in enumerate(case.positions):
-        with torch.no_grad():
-            seen = [float(ref.score(case, baseline + k / looks * way, t, fn)) for k in range(looks + 1)]
-        far = sum(abs(b - a) for a, b in pairwise(seen))
-        u = [0.0]
-        for a, b in pairwise(seen):
-            u.append(u[-1] + 0.5 / looks + 0.5 * abs(b - a) / far)
+    positions = [case.positions[k] for k in (range(len(case.positions)) if chosen is None else chosen)]
+    with torch.no_grad():
+        seen = [[float(ref.score(case, baseline + k / looks * way, t, fn)) for k in range(looks + 1)] for t in positions]
+    u = [0.0]
+    for k in range(looks):
+        shares = [abs(each[k + 1] - each[k]) / sum(abs(b - a) for a, b in pairwise(each)) for each in seen]
+        u.append(u[-1] + 0.3 / looks + 0.7 * sum(shares) / len(shares))
 
-        def place(share: float, u: list[float] = u) -> float:
-            k = max(k for k in range(looks) if u[k] <= share)
-            return (k + (share - u[k]) / (u[k + 1] - u[k])) / looks
+    def place(share: float) -> float:
+        k = max(k for k in range(looks) if u[k] <= share)
+        return (k + (share - u[k]) / (u[k + 1] - u[k])) / looks
 
+    found = x.new_zeros(len(x), len(positions), x.shape[1])
+    for step, t in enumerate(positions):
         pieces = []
         for k in range(n):
             length = place(min((k + 1) / n, u[-1])) - place(k / n)
             at = baseline + place((k + 0.5) / n) * way
             pieces.append(length * way * ref.gradient(case, t, fn, at))
         sums = np.array([[float(piece.sum()) for piece in pieces]])
-        weights = 1 + np.linalg.lstsq(sums, np.array([seen[-1] - seen[0] - sums.sum()]), rcond=None)[0]
+        weights = 1 + np.linalg.lstsq(sums, np.array([seen[step][-1] - seen[step][0] - sums.sum()]), rcond=None)[0]
         found[:, step] = sum(float(weight) * piece for weight, piece in zip(weights, pieces, strict=True))
     return found

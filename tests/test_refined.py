@@ -24,11 +24,11 @@ def test_a_refined_way_is_complete_and_its_scores_are_right(name: str) -> None:
         found, _ = harness.run(made, chosen, "integrated_gradients", "logit", n_steps=384, tolerance=tolerance)
         errors = []
         for (few, _), (right, _) in zip(found, exact, strict=True):
-            assert set(few.diagnostics["nodes"].tolist()) <= {5.0 * 2**k for k in range(7)} | {384.0}
+            assert set(few.diagnostics["nodes"].tolist()) <= {9.0 * 2**k for k in range(6)} | {384.0}
             change = right.scores.sum((0, 2)) - right.diagnostics["delta"]
             assert (few.diagnostics["delta"].abs() <= 1e-5 * change.abs() + 1e-6).all()
             early = few.diagnostics["nodes"] < 384
-            assert (few.diagnostics["apart"][early] <= 3 * tolerance**0.5).all()
+            assert (few.diagnostics["apart"][early] <= 11 * tolerance ** (2 / 3)).all()
             assert (few.diagnostics["moved"][early].abs() <= 0.5).all()
             errors += ((few.scores - right.scores).norm(dim=(0, 2)) / right.scores.norm(dim=(0, 2))).tolist()
         assert float(np.median(errors)) < tolerance**0.5
@@ -37,22 +37,23 @@ def test_a_refined_way_is_complete_and_its_scores_are_right(name: str) -> None:
 
 
 def test_fewer_points_are_the_rule() -> None:
-    """Rows are the glances at the way and each step's points, of every round."""
-    made, _ = harness.adapter("gpt2")
-    case = harness.cases("gpt2")[0]
-    ((found, _),), engine = harness.run(made, [case], "integrated_gradients", "logit", n_steps=96, tolerance=0.01)
-    nodes = [int(n) for n in found.diagnostics["nodes"]]
-    assert min(nodes) == refined.FEWEST
-    assert engine.counters.rows == refined.GLANCES + 1 + sum(2 * n - refined.FEWEST for n in nodes)
+    """Rows are the glances at the way and the points of every round; each round's steps have a product for all its points."""
+    made, _ = harness.adapter("marian")
+    case = harness.cases("marian")[0]
+    ((found, _),), engine = harness.run(made, [case], "integrated_gradients", "logit", n_steps=96, tolerance=0.001)
+    nodes = found.diagnostics["nodes"]
+    assert nodes.min() == refined.FEWEST < nodes.max() < 96
+    assert engine.counters.rows == refined.GLANCES + 1 + 2 * nodes.max() - refined.FEWEST
+    assert engine.counters.vjps == (nodes / refined.FEWEST).log2().add(1).sum()
 
 
 def test_the_most_points_are_the_last() -> None:
     made, _ = harness.adapter("gpt2")
     case = harness.cases("gpt2")[0]
-    for most, rounds in ((4, [4]), (18, [5, 10, 18])):
+    for most, rounds in ((4, [4]), (30, [9, 18, 30])):
         ((found, _),), engine = harness.run(made, [case], "integrated_gradients", n_steps=most, tolerance=1e-9)
         assert (found.diagnostics["nodes"] == most).all()
-        assert engine.counters.rows == refined.GLANCES + 1 + sum(rounds) * len(case.positions)
+        assert engine.counters.rows == refined.GLANCES + 1 + sum(rounds)
         change = found.scores.sum((0, 2)) - found.diagnostics["delta"]
         assert (found.diagnostics["delta"].abs() <= 1e-5 * change.abs() + 1e-7).all()
 
@@ -61,21 +62,34 @@ def test_the_most_points_are_the_last() -> None:
 def test_points_and_weights_are_those_of_the_definition(name: str) -> None:
     made, _ = harness.adapter(name)
     case = harness.cases(name)[0]
-    for n in (5, 10):
+    for n in (5, 9):
         ((found, _),), _ = harness.run(made, [case], "integrated_gradients", "logit", n_steps=n, tolerance=1e-9)
         expected = refined_integrated_gradients(case, ref.logit, unknown_but_ends(case), n)
         assert relative(found.scores, expected) < 5e-5
 
 
+def test_steps_whose_scores_disagree_share_points_of_their_own() -> None:
+    """The other steps of the text have no say in where these lie."""
+    made, _ = harness.adapter("marian")
+    case = harness.cases("marian")[2]
+    ((found, _),), _ = harness.run(made, [case], "integrated_gradients", "logit", n_steps=18, tolerance=0.003)
+    again = (found.diagnostics["nodes"] == 18).nonzero()[:, 0].tolist()
+    assert 0 < len(again) < len(case.positions)
+    expected = refined_integrated_gradients(case, ref.logit, unknown_but_ends(case), 18, chosen=again)
+    assert relative(found.scores[:, again], expected) < 5e-5
+
+
 def test_parts_of_a_way_have_equal_shares_of_length_and_change() -> None:
-    values = torch.tensor([0.0] * 8 + [0.5, 0.25] + [1.0] * 7)
+    """Of two steps, one a thousand times as far as the other, the same part each."""
+    values = torch.stack([torch.tensor([0.0] * 8 + [0.5, 0.25] + [1.0] * 7), 1000 * torch.tensor([0.0] * 3 + [1.0] * 14)], 1)
     middles, lengths = refined.parts(values, 4)
     ends = torch.cat([torch.zeros(1, dtype=torch.float64), lengths.cumsum(0)]).numpy()
-    far = np.concatenate([[0], np.cumsum(np.abs(np.diff(values.double().numpy())))])
-    shares = 0.5 * ends + 0.5 * np.interp(ends, np.linspace(0, 1, 17), far) / far[-1]
+    far = np.abs(np.diff(values.double().numpy(), axis=0))
+    gone = np.concatenate([[0], np.cumsum((far / far.sum(0)).mean(1))])
+    shares = 0.3 * ends + 0.7 * np.interp(ends, np.linspace(0, 1, 17), gone)
     np.testing.assert_allclose(shares, np.arange(5) / 4, atol=1e-12)
     assert ((middles.numpy() > ends[:-1]) & (middles.numpy() < ends[1:])).all()
-    still, even = refined.parts(torch.ones(17), 4)
+    still, even = refined.parts(torch.ones(17, 1), 4)
     torch.testing.assert_close(still, torch.tensor([0.125, 0.375, 0.625, 0.875], dtype=torch.float64))
     torch.testing.assert_close(even, torch.full((4,), 0.25, dtype=torch.float64))
 
@@ -84,9 +98,9 @@ def test_what_is_missing_is_shared_by_all_points() -> None:
     """Points add 3, -2 and 1: for a change of 5 their weights grow by 3 / 14 of that, whatever the unit."""
     way, lengths = torch.tensor([[1.0], [2.0]]), torch.ones(3, dtype=torch.float64)
     gradient = torch.tensor([[[1.0], [1.0]], [[-2.0], [0.0]], [[1.0], [0.0]]])[None]
-    for far in (0.5, 7.0):
-        sums = refined.four_sums(way, lengths, far)(gradient, way, range(3))
-        scores, total, apart, moved = refined.told(way, lengths / 3, torch.tensor([5.0]), far)(sums)
+    for unit in (0.5, 7.0):
+        sums = refined.four_sums(way, lengths, unit)(gradient, way, range(3))
+        scores, total, apart, moved = refined.told(way, lengths / 3, torch.tensor([5.0]), unit)(sums, range(1))
         torch.testing.assert_close(moved, torch.tensor([3 / (3 * 14) ** 0.5]))
         torch.testing.assert_close(scores, torch.tensor([[[(23 - 2 * 8 + 17) / 14], [2 * 23 / 14]]]))
         torch.testing.assert_close(total, torch.tensor([5.0]))
@@ -100,14 +114,14 @@ def test_scores_do_not_jump_where_a_point_adds_nothing() -> None:
     for little in (-1e-6, 1e-6):
         gradient = torch.tensor([[[2.0], [1.0]], [[5.0 + little], [-5.0]]])[None]
         sums = refined.four_sums(way, lengths, 1.0)(gradient, way, range(2))
-        found.append(refined.told(way, lengths, torch.tensor([2.0]), 1.0)(sums)[0])
+        found.append(refined.told(way, lengths, torch.tensor([2.0]), 1.0)(sums, range(1))[0])
     torch.testing.assert_close(*found, atol=1e-5, rtol=0)
 
 
 def test_points_that_say_nothing_have_no_scores() -> None:
     way, halves = torch.ones(2, 1), torch.full((2,), 0.5)
-    for far in (1.0, 1e-30, 1e6):
-        sums = refined.four_sums(way, halves, far)(torch.zeros(1, 2, 2, 1), way, range(2))
-        scores, total, apart, moved = refined.told(way, halves, torch.tensor([1.0]), far)(sums)
+    for unit in (1.0, 1e-30, 1e6):
+        sums = refined.four_sums(way, halves, unit)(torch.zeros(1, 2, 2, 1), way, range(2))
+        scores, total, apart, moved = refined.told(way, halves, torch.tensor([1.0]), unit)(sums, range(1))
         assert torch.equal(scores, torch.zeros(1, 2, 1))
         assert (total.item(), apart.item(), moved.item()) == (0.0, 0.0, 1.0)

@@ -82,7 +82,7 @@ class GradientAnswer:
         total = _added(self.sums[start], contribution) if start in self.sums else contribution
         rows = self.rows.get(start, 0) + job.rows
         if rows == len(self.request.variants) * job.n_blocks:
-            self._keep(job.sums, self._read(total))
+            self._keep(job.sums, self._read(total, job.sums))
             self.sums.pop(start, None)
         else:
             self.sums[start] = total
@@ -91,9 +91,9 @@ class GradientAnswer:
     def value(self) -> Any:
         return self.values[0] if len(self.values) == 1 else self.values
 
-    def _read(self, gradient: Tensor) -> tuple[Tensor, ...]:
+    def _read(self, gradient: Tensor, steps: range) -> tuple[Tensor, ...]:
         x = self.request.example
-        values = self.request.read(_wider(gradient, len(x.features)))
+        values = self.request.read(_wider(gradient, len(x.features)), steps)
         return tuple(_folded(v, x) for v in (values if isinstance(values, tuple) else (values,)))
 
     def _keep(self, steps: range, read: tuple[Tensor, ...]) -> None:

@@ -26,6 +26,9 @@ ACCELERATOR_OVERHEAD = 10**10
 GRAPH = 0.3
 """What it costs to make a graph from what is known, in forwards."""
 
+SHARED = 4
+"""Variants that share the fixed work of a block, at most: many of them are divided between batches."""
+
 WHOLE = 2**30
 """A block of all steps."""
 
@@ -223,7 +226,7 @@ def jobs_of(
             )
         return [Job(request, variants, range(i, i + 1), sums=range(k, k + 1)) for k, part in enumerate(parts) for i in part]
     if beginnings:
-        size, block = len(parts), graph_size(x, overhead)
+        size, block = len(parts), graph_size(x, overhead // min(len(request.variants), SHARED))
     else:
         size, block = block_size(x, overhead), 0
     size = size if most is None else min(size, most)

@@ -22,13 +22,13 @@ BY_DIM: dict[str, Any] = {"signed": True, "axes": ("dim",), "reduce_by": ("vnorm
 @method("saliency", paper="simonyan2014deep", **{**BY_DIM, "signed": False})
 async def saliency(x: Example) -> Attribution:
     """How fast the target changes when a token's embedding moves: the gradient's magnitude."""
-    return Attribution((await Gradient(x, read=torch.abs)).transpose(0, 1))
+    return Attribution((await Gradient(x, read=lambda gradient, _: gradient.abs())).transpose(0, 1))
 
 
 @method("input_x_gradient", paper="denil2014extraction", **BY_DIM)
 async def input_x_gradient(x: Example) -> Attribution:
     """What a token's embedding contributes to a linear model of the target: the gradient times the embedding."""
-    return Attribution((await Gradient(x, read=lambda gradient: gradient * x.embeds)).transpose(0, 1))
+    return Attribution((await Gradient(x, read=lambda gradient, _: gradient * x.embeds)).transpose(0, 1))
 
 
 @method("smooth_grad", paper="smilkov2017smoothgrad", **BY_DIM)
@@ -67,7 +67,7 @@ async def smooth_grad(
         exact = gradient.double()
         return torch.cat([exact.sum(1), (exact**2).sum(1)], -1) / n_samples
 
-    def read(moments: Float[Tensor, "step feature moments"]) -> Tensor:
+    def read(moments: Float[Tensor, "step feature moments"], steps: range) -> Tensor:
         mean, square = moments.chunk(2, -1)
         found = (square - mean**2).clamp_min(0) if statistic == "variance" else {"mean": mean, "square": square}[statistic]
         return found.to(torch.promote_types(x.embeds.dtype, torch.float32))
@@ -83,11 +83,11 @@ def draw(like: Float[Tensor, "feature dim"], seed: int, sample: int) -> tuple[fl
     return float(share), torch.randn(like.shape, generator=numbers, dtype=torch.float64).to(like)
 
 
-def with_sum(scores: Float[Tensor, "step feature dim"]) -> tuple[Tensor, Tensor]:
+def with_sum(scores: Float[Tensor, "step feature dim"], steps: range) -> tuple[Tensor, Tensor]:
     """Scores, and what they add up to before anything is folded."""
     return scores, scores.sum((1, 2))
 
 
-def with_total(way: Float[Tensor, "feature dim"]) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+def with_total(way: Float[Tensor, "feature dim"]) -> Callable[[Tensor, range], tuple[Tensor, Tensor]]:
     """The product of a step's gradient with a way, and its sum."""
-    return lambda gradient: with_sum(gradient * way)
+    return lambda gradient, steps: with_sum(gradient * way, steps)

@@ -74,25 +74,27 @@ async def integrated_gradients(
         quadrature: where on the way the points lie, and their weights: ``"gausslegendre"``, ``"riemann_left"``,
             ``"riemann_middle"``, ``"riemann_right"`` or ``"riemann_trapezoid"``. With ``tolerance``, points have places of
             their own.
-        tolerance: visit few points of each step's own way, and more until the scores are complete and agree; see below.
+        tolerance: visit few points, and more until the scores are complete and agree; see below.
         baseline: where the way starts; a token by default, since models that normalise by the root mean square jump at a
             zero embedding.
         include_eos_baseline: whether end-of-sequence tokens are replaced too.
 
-    With a ``tolerance``, the target is first looked at along the way, which takes forwards alone. Each step's way is then cut
-    into parts, half by their length and half by how far the target goes on them, and the gradient in the middle of each part
-    stands for it: five points, then twice as many, up to ``n_steps``. What they leave of the target's change is made good by
-    giving the points other weights, each moved in proportion to what the point adds, which is the least that does it; the
-    diagnostic ``moved`` is by how much, the root of the mean square. Such scores are complete by construction, so that
-    ``delta`` is no proof of them. Instead, those of every other point and those of the rest must agree up to three roots of
-    the tolerance (30 % for 1 %, 9 % for 0.1 %); half their distance, as a share of the scores' L2 norm, is the diagnostic
-    ``apart``, and ``nodes`` says how many points a step took.
+    With a ``tolerance``, the target is first looked at along the way, which takes forwards alone. The way is then cut into
+    parts, three tenths by their length and the rest by how far the steps' targets go on them, and the gradient in the middle
+    of each part stands for it: nine points for all steps, then twice as many for those steps whose scores disagree, placed
+    by their targets alone, up to ``n_steps``. What they leave of a target's change is made good by giving the points other
+    weights, each moved in proportion to what the point adds, which is the least that does it; the diagnostic ``moved`` is by
+    how much, the root of the mean square. Such scores are complete by construction, so that ``delta`` is no proof of them.
+    Instead, those of every other point and those of the rest must agree; half their distance, as a share of the scores' L2
+    norm, is the diagnostic ``apart``, which may be 11 times the tolerance to the power of 2 / 3 (51 % for 1 %, 11 % for
+    0.1 %: a half has few points, and the whole is far closer). ``nodes`` says how many points a step took.
 
-    On the bundled models 1 % takes 6 points and 0.1 % 11 to 16 (means over steps); 50 fixed ones leave more than 1 % at six
-    steps of ten. Beside 800 points, scores for 1 % differ by 3 and 8 % (language and translation model, median over steps,
-    every dimension counted), those for 0.1 % by 2 and 3 %, and those of 50 fixed points by 2 % (`benchmarks/refined.py`).
-    Where the points lie follows the target as the model rounds it; so the same text in another batch may have scores that
-    differ by a part of ``apart``, and not by rounding alone.
+    On the bundled models 1 % takes 9 to 10 points and 0.1 % 15 to 16 (means over steps); 50 fixed ones leave more than 1 %
+    at six steps of ten. Beside 800 points, scores for 1 % differ by 2 and 6 % (language and translation model, median over
+    steps, every dimension counted), those for 0.1 % by 1 and 3 %, and those of 50 fixed points by 2 %
+    (`benchmarks/refined.py`). Where the points lie follows the targets of all steps that are explained together, as the model
+    rounds them; so the same step beside others, or the same text in another batch, may have scores that differ by a part of
+    ``apart``, and not by rounding alone.
     """
     at_least("n_steps", n_steps, 1)
     one_of("quadrature", quadrature, QUADRATURES)
@@ -202,7 +204,7 @@ async def sequential_integrated_gradients(
         total = torch.zeros_like(gradient[:, 0])
         return total.index_add(1, feature[seen].to(total.device), own)
 
-    def read(gradient: Float[Tensor, "step feature dim"]) -> tuple[Tensor, Tensor]:
+    def read(gradient: Float[Tensor, "step feature dim"], steps: range) -> tuple[Tensor, Tensor]:
         scores = gradient * (x.embeds - b)
         return scores, scores.sum(-1)
 

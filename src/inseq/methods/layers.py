@@ -96,7 +96,7 @@ async def layer_integrated_gradients(
     def way(i: int) -> Gradient:
         ends = start[:, i].to(x.embeds.device), end[:, i].to(x.embeds.device)
 
-        def read(mean_gradient: Float[Tensor, "step feature layer width"]) -> tuple[Tensor, Tensor]:
+        def read(mean_gradient: Float[Tensor, "step feature layer width"], steps: range) -> tuple[Tensor, Tensor]:
             scores = mean_gradient[:, :, 0] * (ends[1] - ends[0])
             return scores, scores.sum((1, 2))
 

@@ -76,11 +76,11 @@ async def gim(
         raise ArgumentError(f"temperature={temperature} must be above 0; 2 is usual.")
     b = baseline_embeds(x, baseline, include_eos_baseline=include_eos_baseline)
     edit = replace(GIM, temperature=float(temperature))
-    return Attribution((await Gradient(x, read=lambda gradient: (gradient * (x.embeds - b)).sum(-1), edit=edit)).T)
+    return Attribution((await Gradient(x, read=lambda gradient, _: (gradient * (x.embeds - b)).sum(-1), edit=edit)).T)
 
 
 async def _shared_out(x: Example, edit: Edit) -> Attribution:
-    shares, values = await gather(Gradient(x, read=lambda gradient: (gradient * x.embeds).sum(-1), edit=edit), Score(x))
+    shares, values = await gather(Gradient(x, read=lambda gradient, _: (gradient * x.embeds).sum(-1), edit=edit), Score(x))
     return Attribution(shares.T, {"unassigned": values[0] - shares.sum(1)})
 
 

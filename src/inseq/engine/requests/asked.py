@@ -19,7 +19,7 @@ from inseq.text.example import Example
 T = TypeVar("T")
 
 
-def _unchanged(values: Tensor) -> Tensor:
+def _unchanged(values: Tensor, steps: range) -> Tensor:
     return values
 
 
@@ -90,10 +90,10 @@ class Gradient(Request[Any]):
 
     The gradients of a batch of variants, Float["step row feature dim"], go through ``combine`` together with the values
     they were taken at, Float["row feature dim"], and which variants they belong to; what it returns, Float["step feature
-    *rest"], is summed over the batches. The sums of a block of steps go through ``read``; what that returns (a tensor or a
-    tuple of tensors, each with a leading step axis) is joined over the blocks. Where the example is not granular, a last
-    axis that is left beyond feature and step is folded by its L2 norm as it streams, so that no [step, feature, dim]
-    tensor ever stands whole.
+    *rest"], is summed over the batches. The sums of a block of steps go through ``read`` together with which steps they
+    are; what that returns (a tensor or a tuple of tensors, each with a leading step axis) is joined over the blocks. Where
+    the example is not granular, a last axis that is left beyond feature and step is folded by its L2 norm as it streams, so
+    that no [step, feature, dim] tensor ever stands whole.
 
     With ``at``, gradients and values are those of layers, Float["step row feature layer width"], all from one backward;
     features that a layer does not run over have zeros. In a block, features that no step of it has read are missing.
@@ -106,7 +106,7 @@ class Gradient(Request[Any]):
     """
 
     combine: Combine = total
-    read: Callable[[Tensor], Any] = _unchanged
+    read: Callable[[Tensor, range], Any] = _unchanged
     at: tuple[Layer, ...] = ()
     edit: Edit | None = None
     reference: Float[Tensor, "feature dim"] | None = None
