@@ -247,6 +247,23 @@ def test_no_two_layers_stand_at_once(method: str) -> None:
     assert many - few < weights / 2
 
 
+@pytest.mark.parametrize("memory", [3 * 10**6, 5 * 10**6])
+@pytest.mark.parametrize(
+    ("method", "options"), [("integrated_gradients", {"tolerance": 0.01}), ("smooth_grad", {"n_samples": 9})]
+)
+def test_what_is_kept_of_each_gradient_counts(
+    model: inseq.AttributionModel, method: str, options: dict[str, Any], memory: int
+) -> None:
+    """Where that is more than one number, fewer steps are run at a time, of the same points and with the same scores."""
+    options = {"n": 60, "t": 64, "method": method, "granular": False, **options}
+    ample, tight = explain(model, **options), counted(model, memory=memory, **options)
+    assert tight[1] <= memory
+    assert tight[0].info["counters"]["forwards"] > ample.info["counters"]["forwards"]
+    assert relative(tight[0][0].target_attributions.nan_to_num(), ample[0].target_attributions.nan_to_num()) < TOLERANCE
+    if "tolerance" in options:
+        torch.testing.assert_close(tight[0][0].diagnostics["nodes"], ample[0].diagnostics["nodes"])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["integrated_gradients", "gradient_shap", "smooth_grad"])
 def test_the_peak_does_not_grow_with_the_number_of_points(model: inseq.AttributionModel, method: str) -> None:

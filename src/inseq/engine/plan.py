@@ -257,7 +257,7 @@ def _of_step(request: Request[Any], width: int, adapter: Adapter) -> int:
     numbers = LOGITS[isinstance(request, Gradient)] * adapter.vocabulary_size
     if isinstance(request, Gradient):
         dim, ends = adapter.axis_size("dim"), 2 * adapter.axis_size("head") if adapter.attention_sites else 0
-        numbers += 2 * width * dim + ends * (width + INNER * dim)
+        numbers += 2 * request.held * width * dim + ends * (width + INNER * dim)
     return 4 * numbers
 
 

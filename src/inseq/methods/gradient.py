@@ -72,7 +72,7 @@ async def smooth_grad(
         found = (square - mean**2).clamp_min(0) if statistic == "variance" else {"mean": mean, "square": square}[statistic]
         return found.to(torch.promote_types(x.embeds.dtype, torch.float32))
 
-    found = await Gradient(x, Points(n_samples, points), combine, read, additive=statistic == "mean")
+    found = await Gradient(x, Points(n_samples, points), combine, read, additive=statistic == "mean", held=4)
     return Attribution(found.transpose(0, 1))
 
 

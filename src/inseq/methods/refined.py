@@ -82,8 +82,9 @@ async def _visited(
     far: Float[Tensor, " step"],
 ) -> Refined:
     way, unit = x.embeds - b, max(far.min().item(), LEAST_UNIT * far.max().item())
-    sums = Gradient(x, Path(b, middles), four_sums(way, lengths, unit), told(way, lengths, change, unit))
-    scores, total, apart, moved = await sums
+    scores, total, apart, moved = await Gradient(
+        x, Path(b, middles), four_sums(way, lengths, unit), told(way, lengths, change, unit), held=4
+    )
     return Refined(scores, total, torch.full_like(apart, len(lengths)), apart, moved, change)
 
 
@@ -116,15 +117,15 @@ def told(
 
     def read(sums: Float[Tensor, "step feature sums"], steps: range) -> Told:
         wanted = change[steps.start : steps.stop].to(sums.device)
-        parts = sums.reshape(*sums.shape[:2], 4, -1) * way[:, None]
-        totals = parts.double().sum((1, 3))
+        each = sums.reshape(*sums.shape[:2], 4, -1)
+        totals = (each @ way[..., None].to(each)).double().sum((1, 3))
         whole, moved = _complete(totals[:, :2] + totals[:, 2:], n, 1.0, wanted, unit)
         even, rest = (
             _complete(total, size, share, wanted, unit)[0]
             for total, (size, share) in zip((totals[:, :2], totals[:, 2:]), halves, strict=True)
         )
         weights = torch.cat([whole, whole], 1), torch.cat([even, -rest], 1)
-        scores, gap = (torch.einsum("sfkd,sk->sfd", parts, w.to(parts)) for w in weights)
+        scores, gap = ((w[:, None, None].to(each) @ each)[:, :, 0] * way for w in weights)
         size = scores.norm(dim=(1, 2)).clamp_min(torch.finfo(scores.dtype).tiny)
         return scores, scores.sum((1, 2)), gap.norm(dim=(1, 2)) / (2 * size), moved.to(scores)
 

@@ -103,6 +103,8 @@ class Gradient(Request[Any]):
 
     With an ``edit``, the gradient passes backward by its rules, and no step score is recorded. ``Rescale`` gives multipliers
     of the difference from a ``reference``, embeddings that run beside every variant; the values are then the differences.
+
+    ``held`` is how many numbers, of four bytes, ``combine`` keeps for each of the embeddings': memory is planned by it.
     """
 
     combine: Combine = total
@@ -111,6 +113,7 @@ class Gradient(Request[Any]):
     edit: Edit | None = None
     reference: Float[Tensor, "feature dim"] | None = None
     additive: bool = True
+    held: int = 1
 
     def __post_init__(self) -> None:
         if isinstance(self.edit, Rescale) is not (self.reference is not None):
