@@ -32,6 +32,7 @@ PEERS = {
     "captum": "captum 0.9",
     "ours": "with a fixed number of nodes",
     "plain": "one forward and backward",
+    "body": "one forward without the vocabulary matrix",
 }
 
 

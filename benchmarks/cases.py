@@ -124,8 +124,15 @@ def reach() -> Iterator[Case]:
         )
 
 
+def body() -> Iterator[Case]:
+    """What needs a forward and no vocabulary matrix, against that forward by the model's own code."""
+    for shape in ("6x384", "gpt2-small"):
+        orders = ours("attention", step_scores=[]), {"tool": "body", "method": "body"}
+        yield Case(f"body/attention/{shape}", shape, *orders, attention="eager", exact=False)
+
+
 def refined() -> Iterator[Case]:
-    """Integrated gradients with as many nodes as each token needs, against fixed ones of the peer and ours; bundled models."""
+    """Integrated gradients with as many nodes as the tokens need, against fixed ones of the peer and ours; bundled models."""
     for shape in ("demo/zh-en", "demo/gpt2"):
         order = ours("integrated_gradients", n_steps=NODES, tolerance=0.01)
         name = f"refined/{shape.removeprefix('demo/')}"
@@ -180,7 +187,7 @@ def call() -> Iterator[Case]:
         yield Case(f"call/{method}", "tiny", ours(method), inseq(method), lengths=((8, 4),))
 
 
-GROUPS = {each.__name__: each for each in (reach, sdpa, captum, refined, growth, memory, call)}
+GROUPS = {each.__name__: each for each in (reach, sdpa, captum, body, refined, growth, memory, call)}
 
 
 def every() -> list[Case]:

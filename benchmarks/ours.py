@@ -18,7 +18,7 @@ Act = tuple[Callable[[], Any], Callable[[Any], dict[str, Any]]]
 
 def explain(subject: Any, order: dict[str, Any]) -> Act:
     """What to run, and how to read what it gives."""
-    return {"ours": attributed, "plain": plain}[order.get("tool", "ours")](subject, order)
+    return {"ours": attributed, "plain": plain, "body": body}[order.get("tool", "ours")](subject, order)
 
 
 def attributed(subject: Any, order: dict[str, Any]) -> Act:
@@ -60,6 +60,18 @@ def plain(subject: Any, order: dict[str, Any]) -> Act:
         embeddings = subject.model.get_input_embeddings()(ids).detach().requires_grad_()
         logits = subject.model(inputs_embeds=embeddings, use_cache=False).logits
         torch.autograd.grad(logits[0, -1].log_softmax(-1)[0], embeddings)
+
+    return act, lambda _: {}
+
+
+def body(subject: Any, order: dict[str, Any]) -> Act:
+    """One forward of the whole text without gradients and without the vocabulary matrix, by the model's own code alone."""
+    (text,) = subject.chosen(order)
+    ids = torch.tensor([subject.tokenizer(text.output).input_ids[:-1]])
+
+    def act() -> None:
+        with torch.no_grad():
+            subject.model.base_model(ids, use_cache=False)
 
     return act, lambda _: {}
 

@@ -75,6 +75,7 @@ TABLES: dict[str, tuple[str, tuple[Column, ...]]] = {
     "counts": ("reach", (CASE, *COUNTS)),
     "sdpa": ("sdpa", (CASE, RATIO, WALL, FRACTION, THEIRS, OURS)),
     "captum": ("captum", (CASE, RATIO, WALL, THEIRS, OURS, SCORES, *COUNTS)),
+    "body": ("body", (CASE, RATIO, WALL, THEIRS, OURS, ABOVE)),
     "refined": (
         "refined",
         (

@@ -199,8 +199,10 @@ def test_progress_can_be_switched_off(capsys: pytest.CaptureFixture[str], monkey
         assert bool(capsys.readouterr().err) is progress
 
 
+@pytest.mark.parametrize("budget", [None, Budget(tokens=1, logits=2**20, cotangents=2**20)], ids=["one batch", "a row each"])
 @pytest.mark.parametrize("method", ["saliency", "integrated_gradients"])
-def test_out_of_memory_while_an_answer_is_read(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_out_of_memory_while_an_answer_is_read(method: str, budget: Budget | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was summed over batches before is not lost, nor counted twice."""
     made, _ = harness.adapter("gpt2")
     chosen = harness.cases("gpt2")
     refused = []
@@ -213,7 +215,7 @@ def test_out_of_memory_while_an_answer_is_read(method: str, monkeypatch: pytest.
         return read(self, *args)
 
     monkeypatch.setattr(GradientAnswer, "_read", once)
-    found, _ = harness.run(made, chosen, method, **METHODS[method].options)
+    found, _ = harness.run(made, chosen, method, budget=budget, **METHODS[method].options)
     assert len(refused) > len(chosen)
     for case, (attribution, _) in zip(chosen, found, strict=True):
         assert relative(attribution.scores, METHODS[method].slow(case, ref.probability)) < 5 * TOLERANCE

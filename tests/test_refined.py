@@ -11,6 +11,9 @@ from harness import relative
 from reference_gradient import refined_integrated_gradients
 from rows import unknown_but_ends
 
+from inseq.engine.requests import Prediction
+from inseq.engine.scheduler import Engine
+from inseq.methods import method as methods
 from inseq.methods import refined
 
 
@@ -116,6 +119,26 @@ def test_scores_do_not_jump_where_a_point_adds_nothing() -> None:
         sums = refined.four_sums(way, lengths, 1.0)(gradient, way, range(2))
         found.append(refined.told(way, lengths, torch.tensor([2.0]), 1.0)(sums, range(1))[0])
     torch.testing.assert_close(*found, atol=1e-5, rtol=0)
+
+
+def test_a_step_whose_target_hardly_moves_is_as_exact_as_the_one_beside_it() -> None:
+    """A target in units of 1e-22: what its points add, squared, would not be told from nought."""
+    made, _ = harness.adapter("gpt2")
+    case = harness.cases("gpt2")[0]
+    x = made.example([], case.target.tolist(), case.first, case.positions)
+    logit = harness.function("logit")
+
+    def faint(p: Prediction) -> torch.Tensor:
+        return logit(p) * torch.where(p.ids % 2 == 0, 1e-22, 1)
+
+    whole, faded = (
+        Engine(made).run([(x, methods["integrated_gradients"].function(x, n_steps=9, tolerance=0.01))], target)[0][0].scores
+        for target in (logit, faint)
+    )
+    even = x.written_ids % 2 == 0
+    assert 0 < even.sum() < len(even)
+    assert relative(1e22 * faded[:, even], whole[:, even]) < 1e-4
+    assert relative(faded[:, ~even], whole[:, ~even]) < 1e-4
 
 
 def test_points_that_say_nothing_have_no_scores() -> None:

@@ -179,8 +179,9 @@ def test_a_model_that_is_not_causal_adds_up_the_gradients_of_each_prefix(bidirec
     for case, (attribution, _), (losses, _) in zip(chosen, found, lost, strict=True):
         assert relative(attribution.scores, summed(case, ref.gradients(case, ref.probability)).abs()) < 5 * TOLERANCE
         assert relative(losses.scores, summed(case, ref.occlusion(case, ref.probability, unknown(case)))) < 5 * TOLERANCE
-    with pytest.raises(UnsupportedModelError, match="needs the gradient of a whole span"):
-        harness.run(bidirectional, chosen, "smooth_grad", statistic="square", spans=spans)
+    for method, options in (("smooth_grad", {"statistic": "square"}), ("integrated_gradients", {"tolerance": 0.01})):
+        with pytest.raises(UnsupportedModelError, match=r"needs the gradient of a whole span.*without a tolerance"):
+            harness.run(bidirectional, chosen, method, spans=spans, **options)
     harness.run(bidirectional, chosen[:1], "smooth_grad", spans=spans[:1], n_samples=2)
 
 

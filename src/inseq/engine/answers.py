@@ -79,7 +79,7 @@ class GradientAnswer:
 
     def add(self, job: Job, contribution: Float[Tensor, "step feature *rest"]) -> None:
         start = job.sums.start
-        total = _added(self.sums[start], contribution) if start in self.sums else contribution
+        total = _added(contribution, self.sums[start]) if start in self.sums else contribution
         rows = self.rows.get(start, 0) + job.rows
         if rows == len(self.request.variants) * job.n_blocks:
             self._keep(job.sums, self._read(total, job.sums))
@@ -105,7 +105,7 @@ class GradientAnswer:
 
 
 def _added(a: Tensor, b: Tensor) -> Tensor:
-    """The sum of two gradients, which may be of different prefixes; the first one is given up."""
+    """The sum of two gradients, perhaps of different prefixes; the first one is given up, the second stays as it is."""
     if a.shape == b.shape:
         return a.add_(b)
     n = max(a.shape[1], b.shape[1])

@@ -222,7 +222,7 @@ def jobs_of(
             raise UnsupportedModelError(
                 "Every prediction is run by itself here, since the model is not causal or the target wants to see it so, and "
                 "this method needs the gradient of a whole span before it goes on. Leave target_spans out, or use 'saliency' "
-                "or 'integrated_gradients'."
+                "or 'integrated_gradients' without a tolerance."
             )
         return [Job(request, variants, range(i, i + 1), sums=range(k, k + 1)) for k, part in enumerate(parts) for i in part]
     if beginnings:

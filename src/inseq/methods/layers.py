@@ -53,7 +53,7 @@ async def layer_gradient_x_activation(
         attribute_to_layer_input: whether the module's input is meant in place of its output.
     """
     layers = layers_of(target_layer, attribute_to_layer_input)
-    gradient = Gradient(x, combine=lambda g, values, _: (g * values).sum(1), at=layers)
+    gradient = Gradient(x, combine=lambda g, values, _: (g * values).sum(1), at=layers, held=len(layers))
     return Attribution(_reduced(x, await gradient).transpose(0, 1))
 
 
@@ -142,5 +142,6 @@ async def layer_deeplift(
         at=layers,
         edit=Rescale("layer_deeplift"),
         reference=b,
+        held=len(layers),
     )
     return Attribution(_reduced(x, scores).transpose(0, 1))

@@ -23,7 +23,7 @@ EVEN = 0.3
 """What the length of a part counts; how far the steps' targets go on it counts the rest."""
 
 LOOSE, POWER = 11.0, 2 / 3
-"""How far apart the scores of every other point and of the rest may be: as many times that power of the tolerance."""
+"""How far apart the scores of every other point and of the rest may be, by half: as many times that power of the tolerance."""
 
 MOST_MOVED = 0.5
 """By which share points may be given more or less than their gradients say, at most: the root of the mean square."""
@@ -82,9 +82,8 @@ async def _visited(
     far: Float[Tensor, " step"],
 ) -> Refined:
     way, unit = x.embeds - b, max(far.min().item(), LEAST_UNIT * far.max().item())
-    scores, total, apart, moved = await Gradient(
-        x, Path(b, middles), four_sums(way, lengths, unit), told(way, lengths, change, unit), held=4
-    )
+    combine, read = four_sums(way, lengths, unit), told(way, lengths, change, unit)
+    scores, total, apart, moved = await Gradient(x, Path(b, middles), combine, read, additive=False, held=4)
     return Refined(scores, total, torch.full_like(apart, len(lengths)), apart, moved, change)
 
 
