@@ -183,7 +183,7 @@ def as_features(case: Case, rows: Tensor, source: bool) -> Tensor:
 
 
 def refined_integrated_gradients(
-    case: Case, fn: StepFunction, baseline: Tensor, n: int, chosen: Sequence[int] | None = None, looks: int = 16
+    case: Case, fn: StepFunction, baseline: Tensor, n: int, chosen: Sequence[int] | None = None, looks: int = 12
 ) -> Tensor:
     """[feature, step, dim]: the middles of n parts of the chosen steps' way, made complete.
 

@@ -17,6 +17,14 @@ from inseq.methods import method as methods
 from inseq.methods import refined
 
 
+def rounds(tolerance: float, most: int) -> list[int]:
+    """How many points the steps of a text have, those whose scores disagree again and again."""
+    found = [min(refined.at_first(tolerance), most)]
+    while found[-1] < most:
+        found.append(min(-(-3 * found[-1] // 2), most))
+    return found
+
+
 @pytest.mark.parametrize("name", ["gpt2", "llama", "marian"])
 def test_a_refined_way_is_complete_and_its_scores_are_right(name: str) -> None:
     made, _ = harness.adapter(name)
@@ -27,11 +35,11 @@ def test_a_refined_way_is_complete_and_its_scores_are_right(name: str) -> None:
         found, _ = harness.run(made, chosen, "integrated_gradients", "logit", n_steps=384, tolerance=tolerance)
         errors = []
         for (few, _), (right, _) in zip(found, exact, strict=True):
-            assert set(few.diagnostics["nodes"].tolist()) <= {9.0 * 2**k for k in range(6)} | {384.0}
+            assert set(few.diagnostics["nodes"].tolist()) <= set(rounds(tolerance, 384))
             change = right.scores.sum((0, 2)) - right.diagnostics["delta"]
             assert (few.diagnostics["delta"].abs() <= 1e-5 * change.abs() + 1e-6).all()
             early = few.diagnostics["nodes"] < 384
-            assert (few.diagnostics["apart"][early] <= 11 * tolerance ** (2 / 3)).all()
+            assert (few.diagnostics["apart"][early] <= 10 * tolerance ** (2 / 3)).all()
             assert (few.diagnostics["moved"][early].abs() <= 0.5).all()
             errors += ((few.scores - right.scores).norm(dim=(0, 2)) / right.scores.norm(dim=(0, 2))).tolist()
         assert float(np.median(errors)) < tolerance**0.5
@@ -45,18 +53,19 @@ def test_fewer_points_are_the_rule() -> None:
     case = harness.cases("marian")[0]
     ((found, _),), engine = harness.run(made, [case], "integrated_gradients", "logit", n_steps=96, tolerance=0.001)
     nodes = found.diagnostics["nodes"]
-    assert nodes.min() == refined.FEWEST < nodes.max() < 96
-    assert engine.counters.rows == refined.GLANCES + 1 + 2 * nodes.max() - refined.FEWEST
-    assert engine.counters.vjps == (nodes / refined.FEWEST).log2().add(1).sum()
+    had = rounds(0.001, 96)
+    assert had[0] == 14 == nodes.min() < nodes.max() < 96
+    assert engine.counters.rows == refined.GLANCES + 1 + sum(n for n in had if n <= nodes.max())
+    assert engine.counters.vjps == sum(had.index(int(n)) + 1 for n in nodes)
 
 
 def test_the_most_points_are_the_last() -> None:
     made, _ = harness.adapter("gpt2")
     case = harness.cases("gpt2")[0]
-    for most, rounds in ((4, [4]), (30, [9, 18, 30])):
-        ((found, _),), engine = harness.run(made, [case], "integrated_gradients", n_steps=most, tolerance=1e-9)
-        assert (found.diagnostics["nodes"] == most).all()
-        assert engine.counters.rows == refined.GLANCES + 1 + sum(rounds)
+    for most, tolerance in ((4, 1e-9), (30, 1e-9), (60, 1e-5)):
+        ((found, _),), engine = harness.run(made, [case], "integrated_gradients", n_steps=most, tolerance=tolerance)
+        assert found.diagnostics["nodes"].max() == most
+        assert engine.counters.rows == refined.GLANCES + 1 + sum(rounds(tolerance, most))
         change = found.scores.sum((0, 2)) - found.diagnostics["delta"]
         assert (found.diagnostics["delta"].abs() <= 1e-5 * change.abs() + 1e-7).all()
 
@@ -75,11 +84,15 @@ def test_steps_whose_scores_disagree_share_points_of_their_own() -> None:
     """The other steps of the text have no say in where these lie."""
     made, _ = harness.adapter("marian")
     case = harness.cases("marian")[2]
-    ((found, _),), _ = harness.run(made, [case], "integrated_gradients", "logit", n_steps=18, tolerance=0.003)
-    again = (found.diagnostics["nodes"] == 18).nonzero()[:, 0].tolist()
+    ((found, _),), _ = harness.run(made, [case], "integrated_gradients", "logit", n_steps=17, tolerance=0.003)
+    again = (found.diagnostics["nodes"] == 17).nonzero()[:, 0].tolist()
     assert 0 < len(again) < len(case.positions)
-    expected = refined_integrated_gradients(case, ref.logit, unknown_but_ends(case), 18, chosen=again)
+    expected = refined_integrated_gradients(case, ref.logit, unknown_but_ends(case), 17, chosen=again)
     assert relative(found.scores[:, again], expected) < 5e-5
+
+
+def test_the_first_points_follow_the_tolerance() -> None:
+    assert [refined.at_first(tolerance) for tolerance in (1e300, 1.0, 0.1, 0.01, 0.001, 0.0001)] == [2, 3, 4, 8, 14, 25]
 
 
 def test_parts_of_a_way_have_equal_shares_of_length_and_change() -> None:

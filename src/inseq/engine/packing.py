@@ -84,6 +84,11 @@ class Job:
         return len(self.example.parts[self.sums[0]]) // len(self.steps)
 
     @property
+    def n_graphs(self) -> int:
+        """How many graphs its products run through."""
+        return -(-len(self.sums) // (self.block or WHOLE))
+
+    @property
     def remembers(self) -> bool:
         """Whether the job fills the memory."""
         return self.memory is not None and not self.start
@@ -297,7 +302,7 @@ def _room(batch: Sequence[Job], job: Job, budget: Budget, vocabulary: int, causa
     real = sum(j.rows * j.width for j in batch) + job.width
     if (rows + 1) * width - real > max(budget.overhead, real // 16):
         return 0
-    if batch and job.sums and _idle(together) > budget.overhead * min(len(j.sums) for j in together):
+    if batch and job.sums and _idle(together) > budget.overhead * min(1 + j.n_graphs for j in together):
         return 0
     held = max(j.width + j.skipped for j in together)
     tokens = min(budget.tokens, budget.graph) if job.sums else budget.tokens

@@ -81,17 +81,18 @@ async def integrated_gradients(
 
     With a ``tolerance``, the target is first looked at along the way, which takes forwards alone. The way is then cut into
     parts, three tenths by their length and the rest by how far the steps' targets go on them, and the gradient in the middle
-    of each part stands for it: nine points for all steps, then twice as many for those steps whose scores disagree, placed
-    by their targets alone, up to ``n_steps``. What they leave of a target's change is made good by giving the points other
-    weights, each moved in proportion to what the point adds, which is the least that does it; the diagnostic ``moved`` is by
-    how much, the root of the mean square. Such scores are complete by construction, so that ``delta`` is no proof of them.
-    Instead, those of every other point and those of the rest must agree; half their distance, as a share of the scores' L2
-    norm, is the diagnostic ``apart``, which may be 11 times the tolerance to the power of 2 / 3 (51 % for 1 %, 11 % for
-    0.1 %: a half has few points, and the whole is far closer). ``nodes`` says how many points a step took.
+    of each part stands for it: few points for all steps (8 for 1 %, 14 for 0.1 %), then half as many again, and so on, for
+    those steps whose scores disagree, placed by their targets alone, up to ``n_steps``. What they leave of a target's change
+    is made good by giving the points other weights, each moved in proportion to what the point adds, which is the least that
+    does it; the diagnostic ``moved`` is by how much, the root of the mean square. Such scores are complete by construction,
+    so that ``delta`` is no proof of them. Instead, those of every other point and those of the rest must agree; half their
+    distance, as a share of the scores' L2 norm, is the diagnostic ``apart``, which may be 10 times the tolerance to the power
+    of 2 / 3 (46 % for 1 %, 10 % for 0.1 %: a half has few points, and the whole is far closer). ``nodes`` says how many
+    points a step took.
 
-    On the bundled models 1 % takes 9 to 10 points and 0.1 % 15 to 16 (means over steps); 50 fixed ones leave more than 1 %
-    at six steps of ten. Beside 800 points, scores for 1 % differ by 2 and 6 % (language and translation model, median over
-    steps, every dimension counted), those for 0.1 % by 1 and 3 %, and those of 50 fixed points by 2 %
+    On the bundled models 1 % takes 8 to 9 points and 0.1 % 16 to 18 (means over steps); 50 fixed ones leave more than 1 %
+    at six steps of ten. Beside 800 points, scores for 1 % differ by 2 and 7 % (language and translation model, median over
+    steps, every dimension counted), those for 0.1 % by 0.4 and 3 %, and those of 50 fixed points by 2 %
     (`benchmarks/refined.py`). Where the points lie follows the targets of all steps that are explained together, as the model
     rounds them; so the same step beside others, or the same text in another batch, may have scores that differ by a part of
     ``apart``, and not by rounding alone.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import ceil
 from typing import NamedTuple
 
 import numpy as np
@@ -13,16 +14,19 @@ from torch import Tensor
 from inseq.engine.requests import Combine, Gradient, Path, Score
 from inseq.text.example import Example
 
-GLANCES = 16
+GLANCES = 12
 """How many times a way's target is looked at, without its gradient."""
 
-FEWEST = 9
-"""Points at first; then twice as many, again and again, for those steps whose scores disagree."""
+FEWEST, ROOT = 8, 1 / 4
+"""Points at first where the tolerance is 1 %; as this root of it more where it is less."""
+
+MORE = 1.5
+"""Times as many, again and again, for those steps whose scores disagree."""
 
 EVEN = 0.3
 """What the length of a part counts; how far the steps' targets go on it counts the rest."""
 
-LOOSE, POWER = 11.0, 2 / 3
+LOOSE, POWER = 10.0, 2 / 3
 """How far apart the scores of every other point and of the rest may be, by half: as many times that power of the tolerance."""
 
 MOST_MOVED = 0.5
@@ -49,15 +53,20 @@ async def refined(x: Example, b: Float[Tensor, "feature dim"], tolerance: float,
     """Visit few points of the way from ``b`` to the input, more for steps whose scores disagree, and at most ``most``."""
     values = (await Score(x, Path(b, torch.linspace(0, 1, GLANCES + 1, dtype=torch.float64)))).cpu()
     change, far = values[-1] - values[0], values.diff(dim=0).abs().sum(0).clamp_min(TINY)
-    left, n, limit = torch.arange(len(change)), min(FEWEST, most), LOOSE * tolerance**POWER
+    left, n, limit = torch.arange(len(change)), min(at_first(tolerance), most), LOOSE * tolerance**POWER
     done: list[tuple[Tensor, Refined]] = []
     while len(left):
         found = await _visited(x.at_steps(left.tolist()), b, *parts(values[:, left], n), change[left], far[left])
         enough = (found.apart <= limit) & (found.moved.abs() <= MOST_MOVED) | (n == most)
         done.append((left[enough], Refined(*(each[enough] for each in found))))
-        left, n = left[~enough], min(2 * n, most)
+        left, n = left[~enough], min(ceil(MORE * n), most)
     order = torch.cat([steps for steps, _ in done]).argsort()
     return Refined(*(torch.cat(pieces)[order] for pieces in zip(*(part for _, part in done), strict=True)))
+
+
+def at_first(tolerance: float) -> int:
+    """How many points all steps have, where nothing is known of their scores."""
+    return max(2, round(FEWEST * (0.01 / tolerance) ** ROOT))
 
 
 def parts(values: Float[Tensor, "look step"], n: int) -> tuple[Float[Tensor, " part"], Float[Tensor, " part"]]:
