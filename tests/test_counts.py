@@ -23,6 +23,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from inseq.engine.measures import Counters
 from inseq.engine.packing import Budget
+from inseq.models.graphs import prepare_graphs
+from inseq.models.last_layer import body_below
 
 AMPLE = Budget(tokens=2**16, logits=2**28, cotangents=2**24, overhead=2**12)
 """Everything in one batch, and no gradient cut into blocks."""
@@ -46,13 +48,13 @@ class Sizes:
         return self.source + self.prefix
 
 
-def case_of(name: str, target: int, first: int) -> Case:
+def case_of(name: str, target: int, first: int, source: int = 6) -> Case:
     recipe = zoo.ZOO[name]
     ids = zoo.random_ids(target, seed=3, vocab=recipe.target_vocab)
     if not recipe.encoder_decoder:
         return Case(zoo.build(name), None, ids, first)
     ids[0] = recipe.start
-    return Case(zoo.build(name), torch.cat([zoo.random_ids(5, seed=5), torch.tensor([zoo.EOS])]), ids, first)
+    return Case(zoo.build(name), torch.cat([zoo.random_ids(source - 1, seed=5), torch.tensor([zoo.EOS])]), ids, first)
 
 
 def sizes_of(case: Case) -> Sizes:
@@ -180,6 +182,22 @@ def test_the_matrix_below_the_last_layer_sees_two_vectors_a_head(name: str, monk
     assert relative(found["deep"], found["cut"]) < TOLERANCE
     dim, inner = made.axis_size("dim"), made.config_of("decoder").to_dict().get("d_ff", 4 * made.axis_size("dim"))
     assert spent["cut"] - spent["deep"] > sum(case.positions) * dim * inner / 2
+
+
+@pytest.mark.parametrize("name", ["marian", "mt5"])
+def test_an_encoders_output_sees_two_vectors_a_head_of_the_last_layer(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a step's product are spared the matrices of keys and values at every position of the source."""
+    made, _ = harness.adapter(name)
+    prepare_graphs(made)
+    case, spent, found = case_of(name, 9, 1, source=40), {}, {}
+    for way in ("spread", "whole"):
+        if way == "whole":
+            monkeypatch.setattr("inseq.models.graphs.body_below", lambda *given: body_below(*given[:-1], None))
+        with Multiplied() as multiplied:
+            ((attribution, _),), _ = harness.run(made, [case], "saliency", "logit", budget=replace(AMPLE, cotangents=1))
+        spent[way], found[way] = multiplied.n, attribution.scores
+    assert relative(found["spread"], found["whole"]) < TOLERANCE
+    assert spent["whole"] - spent["spread"] > 8 * 40 * made.axis_size("dim") ** 2 / 2
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama", "marian"])

@@ -58,7 +58,8 @@ class Graph:
         at = at.to(self.hidden.device)
         if self.last is None:
             return whole_body(self.hidden, cotangents, at, sums)
-        return body_below(self.last, self.hidden, cotangents, at, sums)
+        encoded = None if self.encoded is None or self.way == "lean" else self.encoded.leaf
+        return body_below(self.last, self.hidden, cotangents, at, sums, encoded)
 
 
 class Graphs:

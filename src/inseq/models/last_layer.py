@@ -22,7 +22,7 @@ from inseq.models.adapter import Adapter, Site
 from inseq.models.edits import attention_function
 from inseq.models.fused import Tape, added_of, attended, scaling_of
 from inseq.models.products import Body, Sums, pulled
-from inseq.models.ranked import Entry, Ranked, ranked
+from inseq.models.ranked import Entry, Ranked, Spread, ranked
 from inseq.models.replays import layers_of, stream_of
 
 
@@ -123,8 +123,12 @@ def body_below(
     cotangents: Float[Tensor, "row prediction hidden"],
     at: Int[Tensor, "row prediction"],
     sums: Sums,
+    encoded: Float[Tensor, "row source dim"] | None,
 ) -> Body:
-    """Products enter below the last layer, whose own part serves all at once but for its keys and values."""
+    """Products enter below the last layer, whose own part serves all at once but for its keys and values.
+
+    Where several products read an encoder's output that was cut out, ``encoded``, they enter there.
+    """
     assert last.before is not None
     assert last.stream is not None
     leaf = last.stream
@@ -139,18 +143,24 @@ def body_below(
     cross = [r for r in read if r.attention.site == "cross"]
     crossed = tuple(t for r in cross for t in (r.attention.key, r.attention.value) if t.requires_grad)
     streamed, known = last.before.requires_grad, last.ranked
-    entry = None
-    if streamed and known is not None and len(own) == 1 and all(isinstance(which, int) for _, which in sums):
-        entry = own.pop().entry(known, direct, at)
+    entry = spread = None
+    if all(isinstance(which, int) for _, which in sums):
+        if streamed and known is not None and len(own) == 1:
+            entry = own.pop().entry(known, direct, at)
+        if crossed and encoded is not None and len(cross) == 1:
+            spread, crossed = cross.pop().spread(encoded), (encoded,)
     del read
 
     def seeds(products: range, batched: bool) -> tuple[Tensor, ...]:
         chosen = sums[products.start : products.stop]
+        steps = [which for _, which in chosen if isinstance(which, int)]
         through = tuple(t for r in cross for t in r.gradients(chosen)) if crossed else ()
+        if spread is not None:
+            through = (spread.seeds(steps),)
         if not streamed:
             return through
         if entry is not None:
-            return (*entry.seeds([which for _, which in chosen if isinstance(which, int)]), *through)
+            return (*entry.seeds(steps), *through)
         ends = tuple(t for r in own for t in (r.attention.key, r.attention.value))
         (stream,) = pulled(ends, (leaf,), tuple(t for r in own for t in r.gradients(chosen)), batched)
         for k, (rows, which) in enumerate(chosen):
@@ -188,6 +198,11 @@ class _Read:
         """Where products enter below, of one prediction of each row."""
         ends = self.attention.key, self.attention.value
         return Entry.of(known, ends, (self.slope, self.weights), (self.query, self.given), direct, at)
+
+    def spread(self, encoded: Float[Tensor, "row source dim"]) -> Spread:
+        """Where products enter at an encoder's output, of one prediction of each row."""
+        ends = self.attention.key, self.attention.value
+        return Spread.of(encoded, ends, (self.slope, self.weights), (self.query, self.given))
 
     def gradients(self, sums: Sums) -> tuple[Tensor, Tensor]:
         """Of keys and values: Float["product row group key width"]."""

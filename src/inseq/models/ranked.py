@@ -2,7 +2,8 @@
 
 A step's gradient comes to that stream through keys and values: at each position it is a sum of one vector for each head's
 query and one for each head's value, times numbers, and what the norm between makes of it, which adds a multiple of the
-position's own normed vector. So the last matrix below is applied to these few vectors, once for all positions.
+position's own normed vector. So the last matrix below is applied to these few vectors, once for all positions. An encoder's
+output is reached by the last layer in the same way, past the matrices of its keys and values.
 """
 
 from __future__ import annotations
@@ -134,7 +135,7 @@ class Entry:
             direct: what reaches the stream past keys and values.
             at: the predictions' positions.
         """
-        found = torch.cat([known.back(_through(known, ends, which, given[which])) for which in (0, 1)], 2)
+        found = torch.cat([known.back(_through(known.normed, *pair)) for pair in zip(ends, given, strict=True)], 2)
         by_position = torch.cat(numbers, 1).permute(0, 2, 3, 1) * known.scale[:, None]
         return cls(known, by_position, found, found @ known.matrix, direct, direct @ known.matrix, at)
 
@@ -153,21 +154,53 @@ class Entry:
         return stream, inner
 
 
+@dataclass(frozen=True, eq=False)
+class Spread:
+    """Gradients at an encoder's output, which predictions reach through the keys and values of one attention.
+
+    Attributes:
+        numbers: by which each head's vectors are multiplied at each position, those of queries before those of values.
+        vectors: at the output.
+    """
+
+    numbers: Float[Tensor, "row prediction position rank"]
+    vectors: Float[Tensor, "row prediction rank dim"]
+
+    @classmethod
+    def of(
+        cls,
+        output: Float[Tensor, "row position dim"],
+        ends: tuple[Float[Tensor, "row group position width"], Float[Tensor, "row group position width"]],
+        numbers: tuple[Float[Tensor, "row head prediction position"], Float[Tensor, "row head prediction position"]],
+        given: tuple[Float[Tensor, "row head prediction width"], Float[Tensor, "row head prediction width"]],
+    ) -> Spread:
+        """Find the vectors, where ``ends`` are keys and values with the graph from the output; the rest as for ``Entry``."""
+        found = torch.cat([_through(output, *pair) for pair in zip(ends, given, strict=True)], 2)
+        return cls(torch.cat(numbers, 1).permute(0, 2, 3, 1), found)
+
+    def seeds(self, which: Sequence[int]) -> Float[Tensor, "prediction row position dim"]:
+        """For some predictions."""
+        some = list(which)
+        numbers, vectors = (t[:, some].transpose(0, 1) for t in (self.numbers, self.vectors))
+        return numbers @ vectors
+
+
 def _through(
-    known: Ranked, ends: tuple[Tensor, Tensor], which: int, given: Float[Tensor, "row head prediction width"]
+    start: Float[Tensor, "row position dim"],
+    end: Float[Tensor, "row group position width"],
+    given: Float[Tensor, "row head prediction width"],
 ) -> Float[Tensor, "row prediction head dim"]:
-    """What each vector at a head's key, or value, is at the norm's output: as many at a time as there are positions."""
+    """What each vector at a head's key, or value, is at the start of its graph: as many at a time as there are positions."""
     rows, heads, n, width = given.shape
-    end = ends[which]
     groups, length = end.shape[1], end.shape[2]
     flat = given.transpose(1, 2).reshape(rows, n * heads, width)
     group = torch.arange(n * heads, device=flat.device) % heads // (heads // groups)
     found = []
-    for start in range(0, n * heads, length):
-        some = flat[:, start : start + length]
+    for first in range(0, n * heads, length):
+        some = flat[:, first : first + length]
         place = torch.arange(some.shape[1], device=flat.device)
         seed = torch.zeros_like(end)
-        seed[:, group[start : start + length], place] = some
-        (gradient,) = pulled((end,), (known.normed,), (seed[None],), False)
+        seed[:, group[first : first + length], place] = some
+        (gradient,) = pulled((end,), (start,), (seed[None],), False)
         found.append(gradient[0, :, : some.shape[1]])
     return torch.cat(found, 1).reshape(rows, n, heads, -1)
