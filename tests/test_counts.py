@@ -23,8 +23,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from inseq.engine.measures import Counters
 from inseq.engine.packing import Budget
+from inseq.engine.plan import LOGITS, _of_step
+from inseq.engine.requests import Gradient
 from inseq.models.graphs import prepare_graphs
 from inseq.models.last_layer import body_below
+from inseq.models.ranked import Entry, Spread
 
 AMPLE = Budget(tokens=2**16, logits=2**28, cotangents=2**24, overhead=2**12)
 """Everything in one batch, and no gradient cut into blocks."""
@@ -198,6 +201,34 @@ def test_an_encoders_output_sees_two_vectors_a_head_of_the_last_layer(name: str,
         spent[way], found[way] = multiplied.n, attribution.scores
     assert relative(found["spread"], found["whole"]) < TOLERANCE
     assert spent["whole"] - spent["spread"] > 8 * 40 * made.axis_size("dim") ** 2 / 2
+
+
+@pytest.mark.parametrize("name", ["gpt2", "marian", "mbart"])
+def test_what_is_kept_of_each_step_by_rank_is_planned(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, _ = harness.adapter(name)
+    prepare_graphs(made)
+    case, kept = case_of(name, 17, 1, source=12), 0
+    for part in (Entry, Spread):
+
+        def of(*given: Any, whole: Any = part.of) -> Any:
+            nonlocal kept
+            found = whole(*given)
+            own = [value for key, value in vars(found).items() if key in ("numbers", "vectors", "images")]
+            kept += sum(value.numel() * value.element_size() for value in own)
+            return found
+
+        monkeypatch.setattr(part, "of", of)
+    _, engine = harness.run(made, [case], "saliency", "logit", budget=AMPLE)
+    x = made.example(
+        [] if case.source is None else case.source.tolist(),
+        case.target.tolist(),
+        case.first,
+        case.positions,
+        attribute_target=True,
+    )
+    width, dim = x.n_source + len(case.target) - 1, made.axis_size("dim")
+    beside = 4 * (LOGITS[True] * made.vocabulary_size + 2 * width * dim)
+    assert 0 < kept / engine.counters.vjps <= _of_step(Gradient(x), width, made) - beside
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama", "marian"])
