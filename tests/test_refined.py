@@ -64,7 +64,8 @@ def test_the_most_points_are_the_last() -> None:
     case = harness.cases("gpt2")[0]
     for most, tolerance in ((4, 1e-9), (30, 1e-9), (60, 1e-5)):
         ((found, _),), engine = harness.run(made, [case], "integrated_gradients", n_steps=most, tolerance=tolerance)
-        assert found.diagnostics["nodes"].max() == most
+        nodes = set(found.diagnostics["nodes"].tolist())
+        assert most in nodes <= set(rounds(tolerance, most))
         assert engine.counters.rows == refined.GLANCES + 1 + sum(rounds(tolerance, most))
         change = found.scores.sum((0, 2)) - found.diagnostics["delta"]
         assert (found.diagnostics["delta"].abs() <= 1e-5 * change.abs() + 1e-7).all()
