@@ -176,7 +176,7 @@ def vocabulary(case: Case, source: bool) -> Tensor:
 def block(model: Any, only_source: bool = False) -> nn.Module:
     """The first block of the decoder, or of the encoder where its tokens alone are attributed."""
     stack = model.get_encoder() if only_source else model.get_decoder()
-    return next(module for module in stack.modules() if isinstance(module, nn.ModuleList) and len(module) == 2)[0]
+    return next(module for module in stack.modules() if isinstance(module, nn.ModuleList) and len(module) in (1, 2))[0]
 
 
 def slow_layer(case: Case, fn: ref.StepFunction, *, only_source: bool = False) -> Tensor:
@@ -293,7 +293,7 @@ def slow_alti_logit(case: Case, fn: ref.StepFunction, *, only_source: bool = Fal
 
 
 NO_INTERFACE = frozenset({"gpt_neo", "bloom", "falcon"})
-NO_SUM_OF_LAYERS = frozenset({"marian", "marian_separate", "bart", "opt_projected"})
+NO_SUM_OF_LAYERS = frozenset({"marian", "marian_separate", "marian_one_layer", "bart", "opt_projected"})
 METHODS["attention_rollout"] = Row(slow_rollout)
 METHODS["value_zeroing"] = Row(slow_value_zeroing, refuses=NO_INTERFACE)
 METHODS["alti"] = Row(slow_alti, refuses=NO_INTERFACE)

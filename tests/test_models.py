@@ -24,7 +24,7 @@ from inseq.text.encode import Encoder
 
 ENTRIES = [(name, kind) for name, recipe in zoo.ZOO.items() for kind in recipe.attention]
 THROUGH_OUTPUTS = {"gpt_neo", "bloom", "falcon"}
-SCALED = {"marian", "marian_separate", "pegasus"}
+SCALED = {"marian", "marian_separate", "marian_one_layer", "pegasus"}
 
 
 @pytest.mark.parametrize(("name", "attention"), ENTRIES)

@@ -34,7 +34,7 @@ EDITS = {edit.name: edit for edit in (ATTNLRP, CP_LRP, FROZEN, GIM)}
 ALL = (*EDITS, "deeplift")
 PLAIN = Relevance("plain")
 KEEPING = ("cp_lrp", "frozen")
-BIAS_FREE = ("llama", "mistral", "qwen3", "gemma2", "gemma3", "phi3", "mixtral", "t5", "mt5")
+BIAS_FREE = ("llama", "llama_one_layer", "mistral", "qwen3", "gemma2", "gemma3", "phi3", "mixtral", "t5", "mt5")
 
 
 def example(made: Adapter, case: Case) -> Any:

@@ -167,7 +167,8 @@ def test_occlusion_of_one_token_is_a_change_of_ids(name: str) -> None:
 def test_attention_rows_are_distributions(name: str) -> None:
     case = make_case(name)
     found = ref.attention(case)
-    assert found.shape == (case.n_features, len(case.positions), 2, 4)
+    n_layers = 1 if name.endswith("one_layer") else 2
+    assert found.shape == (case.n_features, len(case.positions), n_layers, 4)
     for part in (found[: case.n_source], found[case.n_source :]):
         if len(part):
             torch.testing.assert_close(part.sum(0), torch.ones(part.shape[1:]))
@@ -182,7 +183,7 @@ def test_windows_hide_what_lies_outside(name: str) -> None:
         assert hidden_in_layer.any()
 
 
-@pytest.mark.parametrize("name", ["marian", "marian_separate", "pegasus"])
+@pytest.mark.parametrize("name", ["marian", "marian_separate", "marian_one_layer", "pegasus"])
 def test_scaled_families_would_notice_a_raw_embedding(name: str) -> None:
     case = make_case(name)
     x = ref.embeddings(case)

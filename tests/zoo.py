@@ -100,6 +100,7 @@ def _seq2seq(name: str, config: str, options: dict[str, Any], start: int, **fact
 _RECIPES = (
     _decoder("gpt2", "GPT2Config", GPT),
     _decoder("llama", "LlamaConfig", GROUPED),
+    _decoder("llama_one_layer", "LlamaConfig", {**GROUPED, "num_hidden_layers": 1}),
     _decoder("mistral", "MistralConfig", {**GROUPED, "sliding_window": WINDOW}),
     _decoder("qwen2", "Qwen2Config", GROUPED),
     _decoder("qwen3", "Qwen3Config", {**GROUPED, "head_dim": 8}),
@@ -150,6 +151,12 @@ _RECIPES = (
         },
         PAD,
         target_vocab=TARGET_VOCAB,
+    ),
+    _seq2seq(
+        "marian_one_layer",
+        "MarianConfig",
+        {**SEQ2SEQ, "decoder_layers": 1, "decoder_vocab_size": VOCAB, "scale_embedding": True},
+        PAD,
     ),
     _seq2seq("bart", "BartConfig", SEQ2SEQ, EOS),
     _seq2seq("mbart", "MBartConfig", {**SEQ2SEQ, "scale_embedding": True}, BOS),

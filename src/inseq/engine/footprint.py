@@ -19,7 +19,7 @@ from inseq.engine.packing import Budget, Job, pack
 from inseq.engine.requests import Attended, Capture, Gradient, Original, Prediction, Replay, Request, Rescale, Target
 from inseq.models.adapter import Adapter
 from inseq.models.blocks import BLOCK, splits
-from inseq.models.edits import is_out_of_memory
+from inseq.models.edits import UndoList, is_out_of_memory
 from inseq.models.head import prepare_head
 
 LENGTHS = (8, 16, 32)
@@ -174,12 +174,9 @@ def _trace(measures: Measures, request: Request[Any], source: int, decoder: int)
     job = Job(_small(adapter, request, source, decoder, n), range(1), range(n), sums=range(n), block=n - 1)
     run = Run(Target(_probability, contrast="none"), {}, None)
     ended: list[int] = []
-    with Allocated() as allocated:
-        hook = adapter.model.register_forward_hook(lambda *_: ended.append(len(allocated.moments) - 1))
-        try:
-            list(measures.measure(pack([job]), run, Budget(tokens=1, logits=2**20, cotangents=1)))
-        finally:
-            hook.remove()
+    with Allocated() as allocated, UndoList() as undo:
+        undo.hook(adapter.model.register_forward_hook, lambda *_: ended.append(len(allocated.moments) - 1))
+        list(measures.measure(pack([job]), run, Budget(tokens=1, logits=2**20, cotangents=1)))
     return allocated.moments, ended[0] if ended else len(allocated.moments) - 1
 
 

@@ -8,7 +8,7 @@ they were, so that it is linear in the pieces of what it normalizes.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from inseq.errors import UnsupportedModelError
 from inseq.models.adapter import Adapter, Reading, Site
-from inseq.models.edits import attention_function, own_attention
+from inseq.models.edits import UndoList, attention_function, own_attention
 from inseq.models.replays import Call, Heads, checked, first, layers_of, near, stream_of
 
 PROBE = 128.0
@@ -80,12 +80,12 @@ def dissecting(adapter: Adapter, visit: Callable[[Sublayer], None]) -> Iterator[
     """
     layers = layers_of(adapter)
     watch = _Watch(adapter, visit)
-    with ExitStack() as hooks:
+    with UndoList() as undo:
         for layer in layers.values():
             for part in layer.modules():
                 hook = watch.dissect if part is layer else watch.record
-                hooks.callback(part.register_forward_hook(hook, with_kwargs=True).remove)
-        hooks.enter_context(attention_function(adapter.model, watch.attend))
+                undo.hook(part.register_forward_hook, hook, with_kwargs=True)
+        undo.enter(attention_function(adapter.model, watch.attend))
         yield
 
 
@@ -295,10 +295,10 @@ def reading_out(adapter: Adapter) -> Iterator[Callable[[Reading, Tensor, Tensor]
             directions = directions - directions.mean(-1, keepdim=True) if frozen.centered else directions
         return Readout(directions, logits)
 
-    with ExitStack() as hooks:
+    with UndoList() as undo:
         for part in adapter.model.modules():
             if part is last or (is_norm(part) and id(part) not in inside):
-                hooks.callback(part.register_forward_hook(record, with_kwargs=True).remove)
+                undo.hook(part.register_forward_hook, record, with_kwargs=True)
         yield read_out
 
 

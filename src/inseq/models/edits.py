@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from contextvars import ContextVar
+from functools import partial
 from threading import RLock
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary, WeakSet
 
 import torch
@@ -25,11 +26,62 @@ _NAME = "inseq"
 _adding = RLock()
 _drawing = RLock()
 _stances: list[Any] = []
+_eager_visits: list[object] = []
 PACKING = "support_avx512bf16_for_cpu"
 """By which name a 4-bit layer of bitsandbytes says that it may pack itself anew."""
 _locks: WeakKeyDictionary[nn.Module, Any] = WeakKeyDictionary()
 _visited: WeakSet[nn.Module] = WeakSet()
 _function: ContextVar[AttentionFunction | None] = ContextVar("attention function", default=None)
+
+T = TypeVar("T")
+
+
+class UndoList:
+    """Undo what was done to a user's model, the last change first.
+
+    Each method registers its undo before it acts, so that an error between the two leaves nothing behind. Entries are
+    independent: one that raises does not stop the others, and its error is raised when all have run.
+    """
+
+    def __init__(self) -> None:
+        self._entries = ExitStack()
+
+    def __enter__(self) -> UndoList:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._entries.__exit__(*error)
+
+    def add(self, undo: Callable[[], object]) -> None:
+        """Register a function that undoes what is about to be done."""
+        self._entries.callback(undo)
+
+    def enter(self, context: AbstractContextManager[T]) -> T:
+        """Enter a context and leave it when the list is undone."""
+        return self._entries.enter_context(context)
+
+    def hook(self, register: Callable[..., Any], function: Callable[..., Any], **options: Any) -> None:
+        """Add a hook by ``register``, such as ``module.register_forward_hook``."""
+        handles: list[Any] = []
+        self.add(lambda: [handle.remove() for handle in handles])
+        handles.append(register(function, **options))
+
+    def set(self, owner: Any, name: str, value: Any) -> None:
+        """Set an attribute that ``owner`` has."""
+        self.add(partial(setattr, owner, name, getattr(owner, name)))
+        setattr(owner, name, value)
+
+    def forward(self, module: nn.Module, function: Callable[..., Any]) -> None:
+        """Replace a module's forward. Its class's own shows again afterwards, or what an owner had put in its place."""
+        if "forward" in vars(module):
+            self.set(module, "forward", function)
+        else:
+            self.add(lambda: vars(module).pop("forward", None))
+            module.forward = function
+
+    def wrap_forward(self, module: nn.Module, function: Callable[..., Any]) -> None:
+        """Replace a module's forward by ``function``, which gets the former one as its first argument."""
+        self.forward(module, partial(function, module.forward))
 
 
 @contextmanager
@@ -54,16 +106,22 @@ def uncompiled() -> Iterator[None]:
     if "torch._dynamo" not in sys.modules:
         yield
         return
-    with _adding:
-        _stances.append(torch.compiler.set_stance("force_eager") if not _stances else None)
-    try:
-        yield
-    finally:
+    with UndoList() as undo:
+        visit = object()
+        undo.add(partial(_leave_stance, visit))
         with _adding:
-            first = _stances[0]
-            _stances.pop()
+            _eager_visits.append(visit)
             if not _stances:
-                first.__exit__(None, None, None)
+                _stances.append(torch.compiler.set_stance("force_eager"))
+        yield
+
+
+def _leave_stance(visit: object) -> None:
+    with _adding:
+        if visit in _eager_visits:
+            _eager_visits.remove(visit)
+        if _stances and not _eager_visits:
+            _stances.pop().__exit__(None, None, None)
 
 
 def _lock_of(model: nn.Module) -> Any:
@@ -76,25 +134,19 @@ def _visit(model: nn.Module) -> Iterator[None]:
     training = [module for module in model.modules() if module.training]
     wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
     packing = [module for module in model.modules() if getattr(module, PACKING, False)]
-    try:
+    with UndoList() as undo:
+        undo.add(lambda: _visited.discard(model))
         _visited.add(model)
+        undo.add(lambda: chatty.removeFilter(_is_error))
         chatty.addFilter(_is_error)
         for module in packing:
+            undo.set(module, PACKING, False)
             _unpack(module)
         for module in training:
-            module.training = False
+            undo.set(module, "training", False)
         for parameter in wanted:
-            parameter.requires_grad_(False)
+            undo.set(parameter, "requires_grad", False)
         yield
-    finally:
-        _visited.discard(model)
-        chatty.removeFilter(_is_error)
-        for module in packing:
-            setattr(module, PACKING, True)
-        for module in training:
-            module.training = True
-        for parameter in wanted:
-            parameter.requires_grad_(True)
 
 
 def _is_error(record: logging.LogRecord) -> bool:
@@ -107,7 +159,6 @@ def _unpack(module: Any) -> None:
     On some CPUs bitsandbytes packs it anew in the first forward without gradients, and from then on it passes none back,
     without an error. What is packed is unpacked when it is saved.
     """
-    setattr(module, PACKING, False)
     if getattr(getattr(module.weight, "quant_state", None), "packing_format_for_cpu", False):
         module.state_dict()
 
@@ -115,19 +166,14 @@ def _unpack(module: Any) -> None:
 @contextmanager
 def dropout(model: nn.Module, seed: int) -> Iterator[None]:
     """Let a model drop units as in training, drawn with ``seed``; the global random state is left as it was."""
-    training = [(module, module.training) for module in model.modules()]
     cuda = sorted({p.device.index for p in model.parameters() if p.device.type == "cuda"})
-    with _drawing, torch.random.fork_rng(devices=cuda):
+    with _drawing, torch.random.fork_rng(devices=cuda), UndoList() as undo:
         torch.default_generator.manual_seed(seed)
         for device in cuda:
             torch.cuda.default_generators[device].manual_seed(seed)
-        try:
-            for module, _ in training:
-                module.training = True
-            yield
-        finally:
-            for module, flag in training:
-                module.training = flag
+        for module in model.modules():
+            undo.set(module, "training", True)
+        yield
 
 
 def has_dropout(model: nn.Module) -> bool:
@@ -143,14 +189,11 @@ def has_dropout(model: nn.Module) -> bool:
 def attention_implementation(model: nn.Module, name: str) -> Iterator[None]:
     """Let every part of a model use another attention implementation."""
     configs = {id(config): config for module in model.modules() if (config := getattr(module, "config", None)) is not None}
-    before = [(c, c._attn_implementation_internal) for c in configs.values() if "_attn_implementation_internal" in vars(c)]
-    try:
-        for config, _ in before:
-            config._attn_implementation_internal = name
+    with UndoList() as undo:
+        for config in configs.values():
+            if "_attn_implementation_internal" in vars(config):
+                undo.set(config, "_attn_implementation_internal", name)
         yield
-    finally:
-        for config, value in before:
-            config._attn_implementation_internal = value
 
 
 @contextmanager
@@ -159,12 +202,11 @@ def attention_function(model: nn.Module, function: AttentionFunction) -> Iterato
 
     ``function`` gets what the interface gives: the module, query, key, value, mask and the family's own keywords.
     """
-    token = _function.set(function)
-    try:
-        with attention_implementation(model, _NAME):
-            yield
-    finally:
-        _function.reset(token)
+    with UndoList() as undo:
+        undo.add(partial(_function.set, _function.get()))
+        _function.set(function)
+        undo.enter(attention_implementation(model, _NAME))
+        yield
 
 
 def own_attention(module: nn.Module, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
@@ -208,11 +250,9 @@ def rows_to_head(head: nn.Module, at: Tensor, differentiable: bool, n_predicted:
         caught[:] = [hidden, chosen]
         return (chosen if n_predicted is None else chosen[:, :n_predicted], *args[1:])
 
-    handle = head.register_forward_pre_hook(select)
-    try:
+    with UndoList() as undo:
+        undo.hook(head.register_forward_pre_hook, select)
         yield caught
-    finally:
-        handle.remove()
 
 
 @contextmanager
@@ -227,15 +267,12 @@ def fused_activations(model: nn.Module) -> Iterator[None]:
         for name, child in parent.named_children()
         if type(child) is NewGELUActivation and not (child._forward_hooks or child._forward_pre_hooks or child._backward_hooks)
     ]
-    try:
+    with UndoList() as undo:
         for parent, name, child in composed:
             fused: Any = nn.GELU(approximate="tanh")
             fused.stands_for = (child,)
-            setattr(parent, name, fused)
+            undo.set(parent, name, fused)
         yield
-    finally:
-        for parent, name, child in composed:
-            setattr(parent, name, child)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

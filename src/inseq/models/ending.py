@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -22,8 +22,7 @@ from transformers.cache_utils import Cache
 
 from inseq.errors import UnsupportedModelError
 from inseq.models.adapter import Adapter, Inputs, Site
-from inseq.models.edits import attention_function, guest, is_out_of_memory, own_attention
-from inseq.models.fused import forward_through
+from inseq.models.edits import UndoList, attention_function, guest, is_out_of_memory, own_attention
 from inseq.models.graphs import FAILURES
 from inseq.models.replays import first, layers_of, near, stream_of
 
@@ -71,7 +70,8 @@ def ending_at(adapter: Adapter, at: Int[Tensor, "row read"]) -> Iterator[None]:
         raise LookupError(f"the attention {name!r} is not known to take any mask")
     attend = AttentionInterface()[name] if name == "sdpa" else own_attention
     last = _last(adapter)
-    with forward_through(last, partial(_ended, adapter, last, at, attend)):
+    with UndoList() as undo:
+        undo.wrap_forward(last, partial(_ended, adapter, last, at, attend))
         yield
 
 
@@ -130,14 +130,14 @@ def _ended(
                 mask = cut.sees()
         return attend(module, query, key, value, mask, **more)
 
-    with ExitStack() as hooks, attention_function(adapter.model, reach), suppress(_Reached):
+    with UndoList() as undo, attention_function(adapter.model, reach), suppress(_Reached):
         for part in layer.modules():
             if not list(part.children()):
-                hooks.callback(part.register_forward_hook(note).remove)
+                undo.hook(part.register_forward_hook, note)
         forward(*args, **kwargs)
-    with ExitStack() as undo, attention_function(adapter.model, resume):
+    with UndoList() as undo, attention_function(adapter.model, resume):
         for part, found in known.items():
-            undo.enter_context(forward_through(part, partial(_given, found)))
+            undo.wrap_forward(part, partial(_given, found))
         output = forward(*tree_map(cut, args), **tree_map(cut, kwargs))
     whole = cut.spread(first(output))
     return whole if isinstance(output, Tensor) else (whole, *output[1:])

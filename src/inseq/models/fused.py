@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -21,7 +21,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers.activations import ACT2CLS
 from transformers.pytorch_utils import Conv1D
 
-from inseq.models.edits import own_attention
+from inseq.models.edits import UndoList, own_attention
 
 ACTIVATIONS = (nn.ReLU, nn.GELU, nn.SiLU, *(kind[0] if isinstance(kind, tuple) else kind for kind in ACT2CLS.values()))
 SHORT = 64
@@ -172,7 +172,7 @@ def fused(model: nn.Module, tape: Tape | None = None, encoder: nn.Module | None 
     With a tape, which knows nothing of the encoder, products with weights too.
     """
     apart = set() if encoder is None else {id(module) for module in encoder.modules()}
-    with ExitStack() as undo:
+    with UndoList() as undo:
         for module in model.modules():
             own = None if id(module) in apart else tape
             kind = type(module)
@@ -184,22 +184,8 @@ def fused(model: nn.Module, tape: Tape | None = None, encoder: nn.Module | None 
                 function = partial(_multiplied, module, own)
             else:
                 continue
-            undo.enter_context(forward_through(module, function))
+            undo.wrap_forward(module, function)
         yield
-
-
-@contextmanager
-def forward_through(module: nn.Module, function: Callable[..., Tensor]) -> Iterator[None]:
-    """Let ``function`` decide about a module's forward, which it gets; hooks stay where they are."""
-    own = vars(module).get("forward")
-    module.forward = partial(function, module.forward)
-    try:
-        yield
-    finally:
-        if own is None:
-            del module.forward
-        else:
-            module.forward = own
 
 
 def _activated(module: nn.Module, tape: Tape | None, forward: Callable[..., Tensor], x: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from inseq.models.adapter import Adapter, Inputs, Reading
-from inseq.models.edits import guest, is_out_of_memory
+from inseq.models.edits import UndoList, guest, is_out_of_memory
 from inseq.models.fused import Tape, fused
 from inseq.models.last_layer import LastLayer, body_below, last_layer_cut
 from inseq.models.products import Body, Sums, Way, pulled, whole_body
@@ -126,11 +126,9 @@ def encoder_cut(encoder: nn.Module) -> Iterator[list[Encoded]]:
         found[:] = [Encoded(own, own.detach().requires_grad_())]
         return type(output)(**{**output, "last_hidden_state": found[0].leaf})
 
-    handle = encoder.register_forward_hook(cut)
-    try:
+    with UndoList() as undo:
+        undo.hook(encoder.register_forward_hook, cut)
         yield found
-    finally:
-        handle.remove()
 
 
 def prepare_graphs(adapter: Adapter, *, once: bool = False) -> Way:

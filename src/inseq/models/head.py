@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from inseq.models.adapter import Adapter, Inputs
-from inseq.models.edits import guest, is_out_of_memory
+from inseq.models.edits import UndoList, guest, is_out_of_memory
 
 TILE = {"cpu": (512, 1024)}
 """Predictions and tokens of the vocabulary at a time, by kind of device: a processor's tile stays in its cache."""
@@ -177,16 +177,15 @@ def _is_linear(adapter: Adapter, head: LinearHead) -> bool:
     def exchange(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return (probes[None].to(args[0]), *args[1:])
 
-    handle = head.module.register_forward_pre_hook(exchange)
     try:
-        own = adapter.read(_inputs(adapter, n)).logits
-        none = adapter.read(_inputs(adapter, n), n_predicted=0).logits
+        with UndoList() as undo:
+            undo.hook(head.module.register_forward_pre_hook, exchange)
+            own = adapter.read(_inputs(adapter, n)).logits
+            none = adapter.read(_inputs(adapter, n), n_predicted=0).logits
     except (TypeError, ValueError, RuntimeError, AttributeError, IndexError, KeyError, NotImplementedError) as error:
         if is_out_of_memory(error):
             raise
         return False
-    finally:
-        handle.remove()
     closed = head.logits(probes)
     if own.shape != (1, *closed.shape) or none.shape[1] != 0:
         return False

@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_map
 from transformers import AttentionInterface
 
 from inseq.models.adapter import Adapter, Site
-from inseq.models.edits import attention_function
+from inseq.models.edits import UndoList, attention_function
 from inseq.models.fused import Tape, added_of, attended, scaling_of
 from inseq.models.products import Body, Sums, pulled
 from inseq.models.ranked import Entry, Ranked, Spread, ranked
@@ -104,14 +104,11 @@ def last_layer_cut(
         cut.attentions.append(Attention(site, query.detach(), key, value, added_of(mask, kwargs), scaling, output))
         return output, None
 
-    handle = last.register_forward_pre_hook(enter, with_kwargs=True)
     below = layers["decoder", index - 1] if deep else None
     matrix: Any = nullcontext() if below is None else ranked(last, below, lambda: cut.stream, tape)
-    try:
-        with attention_function(adapter.model, attend), matrix as known:
-            yield cut
-    finally:
-        handle.remove()
+    with UndoList() as undo, attention_function(adapter.model, attend), matrix as known:
+        undo.hook(last.register_forward_pre_hook, enter, with_kwargs=True)
+        yield cut
     cut.ranked = known() if known else None
     if deep and cut.ranked is None:
         raise LookupError("the last layer's keys and values do not read a norm of the stream")

@@ -9,7 +9,7 @@ output is reached by the last layer in the same way, past the matrices of its ke
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from inseq.models.anatomy import freeze, is_norm
-from inseq.models.fused import Tape, forward_through, is_product, matrix_of
+from inseq.models.edits import UndoList
+from inseq.models.fused import Tape, is_product, matrix_of
 from inseq.models.products import pulled
 
 
@@ -86,12 +87,12 @@ def ranked(
             image = unit @ matrix if tape is None else tape.take(product, lambda: (unit @ matrix,))[0].narrow(1, 0, y.shape[1])
         found.append(Ranked(y, unit, frozen.scale[..., None], frozen.gain, frozen.centered, inner[0], matrix, image))
 
-    with ExitStack() as undo:
+    with UndoList() as undo:
         if product is not None:
-            undo.enter_context(forward_through(product, cut))
+            undo.wrap_forward(product, cut)
             for module in last.modules():
                 if is_norm(module):
-                    undo.callback(module.register_forward_hook(read).remove)
+                    undo.hook(module.register_forward_hook, read)
         yield lambda: found[0] if found else None
 
 

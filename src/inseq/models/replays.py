@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_map
 
 from inseq.errors import UnsupportedModelError
 from inseq.models.adapter import Adapter, Site
-from inseq.models.edits import attention_function, own_attention
+from inseq.models.edits import UndoList, attention_function, own_attention
 
 Stack = Literal["encoder", "decoder"]
 
@@ -135,12 +135,12 @@ def replaying(adapter: Adapter, visit: Callable[[CleanLayer], None]) -> Iterator
     """
     layers = layers_of(adapter)
     replays = _Replays(adapter, visit)
-    with ExitStack() as hooks:
+    with UndoList() as undo:
         for key, module in layers.items():
             for part in module.modules():
                 hook = partial(replays.after, key) if part is module else replays.record
-                hooks.callback(part.register_forward_hook(hook, with_kwargs=True).remove)
-        hooks.enter_context(attention_function(adapter.model, replays.attend))
+                undo.hook(part.register_forward_hook, hook, with_kwargs=True)
+        undo.enter(attention_function(adapter.model, replays.attend))
         yield
 
 

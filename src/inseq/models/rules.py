@@ -21,6 +21,7 @@ from torch.overrides import TorchFunctionMode
 from transformers.activations import ACT2CLS
 
 from inseq.errors import UnsupportedModelError
+from inseq.models.edits import UndoList
 
 Function = Callable[..., Any]
 
@@ -331,16 +332,12 @@ class Rules(TorchFunctionMode, ABC):
             self._inside -= 1
             return found
 
-        handles = []
-        try:
+        with UndoList() as undo:
             for module in model.modules():
                 if type(module) in ACTIVATION_MODULES or type(module).__name__ in FURTHER_ACTIVATION_MODULES:
-                    handles.append(module.register_forward_pre_hook(enter))
-                    handles.append(module.register_forward_hook(leave))
+                    undo.hook(module.register_forward_pre_hook, enter)
+                    undo.hook(module.register_forward_hook, leave)
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
 
 @cache

@@ -21,6 +21,7 @@ from transformers.pytorch_utils import Conv1D
 
 from inseq.models.adapter import Site
 from inseq.models.anatomy import PROBE, freeze, is_norm, same
+from inseq.models.edits import UndoList
 from inseq.models.replays import Call, CleanLayer, Heads, Zeroing, near, weights_on
 
 SMALL = 1e-2
@@ -203,12 +204,7 @@ def _readers(calls: Sequence[Call], norm: Call, known: _Norm, at: Tensor) -> lis
 @contextmanager
 def _instead(functions: Sequence[tuple[nn.Module, Callable[..., Any]]]) -> Iterator[None]:
     """Let modules compute something else."""
-    done = []
-    try:
+    with UndoList() as undo:
         for module, function in functions:
-            module.forward = function
-            done.append(module)
+            undo.forward(module, function)
         yield
-    finally:
-        for module in done:
-            del module.forward

@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from inseq.errors import ArgumentError, UnknownNameError, UnsupportedModelError, near
+from inseq.models.edits import UndoList
 from inseq.text.example import Role
 
 
@@ -123,13 +124,12 @@ def tapped(
 
         return hook
 
-    handles = [
-        module.register_forward_pre_hook(at_input(i), with_kwargs=True)
-        if value == "input"
-        else module.register_forward_hook(at_output(i))
-        for i, (module, value) in enumerate(modules)
-    ]
-    try:
+    with UndoList() as undo:
+        for i, (module, value) in enumerate(modules):
+            if value == "input":
+                undo.hook(module.register_forward_pre_hook, at_input(i), with_kwargs=True)
+            else:
+                undo.hook(module.register_forward_hook, at_output(i))
         yield found
         if len(caught) < len(modules):
             missing = next(module for i, (module, _) in enumerate(modules) if i not in caught)
@@ -140,9 +140,6 @@ def tapped(
                 f"target_layer: layers taken together must be equally wide, got {[t.shape[-1] for t in found]} units: take "
                 "them in calls of their own."
             )
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _checked(value: Any, module: nn.Module) -> Tensor:
