@@ -9,25 +9,18 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import harness
 import pytest
 import torch
 import zoo
-from harness import relative
 from reference import Case
-from rows import METHODS, TOLERANCE, served
-from torch.utils._python_dispatch import TorchDispatchMode
+from rows import METHODS, served
 
 from inseq.engine.measures import Counters
 from inseq.engine.packing import Budget
-from inseq.engine.plan import LOGITS, _of_step
-from inseq.engine.requests import Gradient
-from inseq.models.graphs import prepare_graphs
-from inseq.models.last_layer import body_below
-from inseq.models.ranked import Entry, Spread
 
 AMPLE = Budget(tokens=2**16, logits=2**28, cotangents=2**24, overhead=2**12)
 """Everything in one batch, and no gradient cut into blocks."""
@@ -153,84 +146,11 @@ def test_blocks_cost_no_product(name: str, plain: bool, monkeypatch: pytest.Monk
     case = case_of(name, 40, 2)
     blocks = Budget(tokens=2**16, logits=2**28, cotangents=2**24, overhead=1)
     if plain:
-        monkeypatch.setattr(made, "ways", ("plain", "plain"))
+        monkeypatch.setattr(made, "graph_kind", "plain")
     _, engine = harness.run(made, [case], "saliency", budget=blocks)
     assert engine.counters.forwards == engine.counters.rows
     assert (engine.counters.forwards > 1) is plain
     assert engine.counters.vjps == len(case.positions)
-
-
-class Multiplied(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """While active, counts multiplications of matrices."""
-
-    n = 0
-
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        found = function(*args, **(kwargs or {}))
-        if function.overloadpacket.__name__ in ("mm", "bmm", "addmm", "baddbmm"):
-            self.n += found.numel() * args[-1].shape[-2]
-        return found
-
-
-@pytest.mark.parametrize("name", ["gpt2", "mt5"])
-def test_the_matrix_below_the_last_layer_sees_two_vectors_a_head(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a step's product are spared: that matrix and those of the last layer's keys and values, at every position."""
-    made, _ = harness.adapter(name)
-    case, spent, found = case_of(name, 40, 8), {}, {}
-    for way in ("cut", "deep"):
-        monkeypatch.setattr(made, "ways", (way, way))
-        with Multiplied() as multiplied:
-            ((attribution, _),), _ = harness.run(made, [case], "saliency", "logit", budget=replace(AMPLE, cotangents=1))
-        spent[way], found[way] = multiplied.n, attribution.scores
-    assert relative(found["deep"], found["cut"]) < TOLERANCE
-    dim, inner = made.axis_size("dim"), made.config_of("decoder").to_dict().get("d_ff", 4 * made.axis_size("dim"))
-    assert spent["cut"] - spent["deep"] > sum(case.positions) * dim * inner / 2
-
-
-@pytest.mark.parametrize("name", ["marian", "mt5"])
-def test_an_encoders_output_sees_two_vectors_a_head_of_the_last_layer(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a step's product are spared the matrices of keys and values at every position of the source."""
-    made, _ = harness.adapter(name)
-    prepare_graphs(made)
-    case, spent, found = case_of(name, 9, 1, source=40), {}, {}
-    for way in ("spread", "whole"):
-        if way == "whole":
-            monkeypatch.setattr("inseq.models.graphs.body_below", lambda *given: body_below(*given[:-1], None))
-        with Multiplied() as multiplied:
-            ((attribution, _),), _ = harness.run(made, [case], "saliency", "logit", budget=replace(AMPLE, cotangents=1))
-        spent[way], found[way] = multiplied.n, attribution.scores
-    assert relative(found["spread"], found["whole"]) < TOLERANCE
-    assert spent["whole"] - spent["spread"] > 8 * 40 * made.axis_size("dim") ** 2 / 2
-
-
-@pytest.mark.parametrize("name", ["gpt2", "marian", "mbart"])
-def test_what_is_kept_of_each_step_by_rank_is_planned(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a feed-forward layer of four times the width, whatever the zoo's models have."""
-    made, _ = harness.adapter(name)
-    prepare_graphs(made)
-    case, kept, dim = case_of(name, 17, 1, source=12), 0, made.axis_size("dim")
-    for part in (Entry, Spread):
-
-        def of(*given: Any, whole: Any = part.of) -> Any:
-            nonlocal kept
-            found = whole(*given)
-            images = getattr(found, "images", None)
-            four_wide = 0 if images is None else images[..., 0].numel() * 4 * dim
-            kept += 4 * (found.numbers.numel() + found.vectors.numel() + four_wide)
-            return found
-
-        monkeypatch.setattr(part, "of", of)
-    _, engine = harness.run(made, [case], "saliency", "logit", budget=AMPLE)
-    x = made.example(
-        [] if case.source is None else case.source.tolist(),
-        case.target.tolist(),
-        case.first,
-        case.positions,
-        attribute_target=True,
-    )
-    width = x.n_source + len(case.target) - 1
-    beside = 4 * (LOGITS[True] * made.vocabulary_size + 2 * width * dim)
-    assert 0 < kept / engine.counters.vjps <= _of_step(Gradient(x), width, made) - beside
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama", "marian"])

@@ -82,7 +82,7 @@ def test_long_outputs_are_cut_into_blocks_of_similar_prefix() -> None:
 
 def test_blocks_with_forwards_of_their_own_change_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
     made, _ = harness.adapter("gpt2")
-    monkeypatch.setattr(made, "ways", ("plain", "plain"))
+    monkeypatch.setattr(made, "graph_kind", "plain")
     case = Case(zoo.build("gpt2"), None, zoo.random_ids(60, 3), 2)
     ample = Budget(tokens=10**6, logits=10**9, cotangents=10**9, overhead=8)
     ((found, _),), engine = harness.run(made, [case], "saliency", budget=ample)
@@ -184,7 +184,7 @@ def test_products_one_by_one_where_batched_ones_fail(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(torch.autograd, "grad", refusing)
     ((found, _),), engine = harness.run(made, [case], "saliency")
-    assert engine._measures._backward.batched == {(None, "deep"): False}
+    assert engine._measures._backward.batched == {(None, "without_last_layer"): False}
     monkeypatch.undo()
     assert relative(found.scores, ref.saliency(case, ref.probability)) < 5 * TOLERANCE
 

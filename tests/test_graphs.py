@@ -18,36 +18,27 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from inseq.engine.answers import GradientAnswer
 from inseq.engine.packing import WHOLE, Budget, Job, graph_size
-from inseq.engine.scheduler import Engine
-from inseq.methods import method as methods
 from inseq.models.fused import ACTIVATIONS, PARTS, SHORT, Tape, _Attended, fused
 from inseq.models.graphs import Graphs, prepare_graphs
 
 FUSED = {"gemma2", "gpt_neo", "bloom", "falcon"}
 """Soft-capped attention, and attentions that do not go through transformers' interface."""
 
-DEEP = {"gpt2", "m2m100", "mbart", "mt5", "pegasus", "t5"}
-"""The last layer's keys and values read a norm of the stream, and do not turn with the position."""
-
 
 @pytest.mark.parametrize(("name", "attention"), ENTRIES)
 def test_the_last_layer_is_cut_wherever_that_is_right(name: str, attention: str) -> None:
     made, _ = harness.adapter(name, attention)
-    assert prepare_graphs(made) == ("fused" if name in FUSED else "deep" if name in DEEP else "cut")
-    assert prepare_graphs(made, once=True) == ("fused" if name in FUSED else "lean")
+    assert prepare_graphs(made) == ("saved_slopes" if name in FUSED else "without_last_layer")
 
 
 def test_a_shortcut_that_gives_other_gradients_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     made, _ = harness.adapter("gpt2")
-    monkeypatch.setattr(made, "ways", None)
-    monkeypatch.setattr("inseq.models.ranked.Ranked.back", lambda self, vectors: vectors)
-    assert prepare_graphs(made) == "cut"
-    monkeypatch.setattr(made, "ways", None)
+    monkeypatch.setattr(made, "graph_kind", None)
     monkeypatch.setattr("inseq.models.last_layer.scaling_of", lambda query, kwargs: 0.5)
-    assert prepare_graphs(made) == prepare_graphs(made, once=True) == "fused"
-    monkeypatch.setattr(made, "ways", None)
+    assert prepare_graphs(made) == "saved_slopes"
+    monkeypatch.setattr(made, "graph_kind", None)
     monkeypatch.setattr("inseq.models.fused._Sloped.backward", lambda ctx, g: (g, None, None))
-    assert prepare_graphs(made) == prepare_graphs(made, once=True) == "plain"
+    assert prepare_graphs(made) == "plain"
 
 
 def products(module: Any, x: Tensor, seeds: Tensor, batched: bool) -> Tensor:
@@ -140,34 +131,6 @@ def test_long_outputs_take_one_forward_and_short_graphs(name: str) -> None:
     assert engine.counters.forwards == engine.counters.rows == 1
     assert engine.counters.vjps == len(x.steps)
     assert relative(found.scores, ref.saliency(case, ref.probability)) < 5 * TOLERANCE
-
-
-@pytest.mark.parametrize("attention", ["eager", "sdpa"])
-@pytest.mark.parametrize("name", ["gpt2", "llama", "marian"])
-def test_a_single_product_repays_no_preparation(name: str, attention: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of one token or of a span; several products have the way that prepares them."""
-    made, _ = harness.adapter(name, attention)
-    expected = [prepare_graphs(made), prepare_graphs(made, once=True), prepare_graphs(made, once=True)]
-    assert expected[0] in ("deep", "cut")
-    assert expected[1] == "lean"
-    ways, own = [], Graphs.__init__
-
-    def init(graphs: Graphs, adapter: Any, inputs: Any, way: Any, *, several: bool) -> None:
-        ways.append(way)
-        own(graphs, adapter, inputs, way, several=several)
-
-    monkeypatch.setattr(Graphs, "__init__", init)
-    target = zoo.random_ids(12, 3, vocab=zoo.ZOO[name].target_vocab)
-    source = zoo.random_ids(9, 5) if zoo.ZOO[name].encoder_decoder else None
-    if source is not None:
-        target[0] = zoo.ZOO[name].start
-    for n_steps in (3, 1):
-        case = Case(zoo.build(name, attention), source, target[: 8 + n_steps], 8)
-        ((found, _),), _ = harness.run(made, [case], "saliency")
-        assert relative(found.scores, ref.saliency(case, ref.probability)) < TOLERANCE
-    x = made.example([] if source is None else source.tolist(), target.tolist(), 8, range(8, 12), spans=[(8, 12)])
-    Engine(made).run([(x, methods["saliency"].function(x))], harness.function("probability"))
-    assert ways == expected
 
 
 def test_blocks_are_smaller_the_longer_the_output() -> None:

@@ -58,8 +58,7 @@ class Backward:
         block, sums = packed.jobs[0][0].block, packed.sums
         inputs = with_leaves(packed)
         starts = range(0, len(sums), block)
-        way = prepare_graphs(self.adapter, once=len(sums) == 1)
-        graphs = Graphs(self.adapter, inputs, way, several=len(starts) > 1)
+        graphs = Graphs(self.adapter, inputs, prepare_graphs(self.adapter), several=len(starts) > 1)
         graph, reading = graphs.whole()
         record(reading.logits, packed)
         cotangents = _cotangents(reading, evaluate(target, reading.logits, packed, kept), packed, target)
@@ -155,7 +154,7 @@ class Backward:
 
     def _can_batch(self, edit: Edit | None, graph: Graph, body: Body, n_sums: int, leaves: Sequence[Tensor]) -> bool:
         """Whether batched products equal single ones on this model under this edit: measured once, at first use."""
-        key = edit, graph.way
+        key = edit, graph.kind
         if key not in self.batched:
             try:
                 with warnings.catch_warnings():

@@ -16,9 +16,6 @@ from inseq.models.adapter import Adapter
 LOGITS = {True: 6, False: 4}
 """How many copies of its logits, in float32, a target needs with a graph and without."""
 
-INNER = 5
-"""How wide a stream and its feed-forward layer are, in widths of the stream."""
-
 PIECE = 128
 """Bytes for each number of a vector that a layer run again, or a piece of its output, takes."""
 
@@ -257,7 +254,7 @@ def _of_step(request: Request[Any], width: int, adapter: Adapter) -> int:
     numbers = LOGITS[isinstance(request, Gradient)] * adapter.vocabulary_size
     if isinstance(request, Gradient):
         dim, ends = adapter.axis_size("dim"), 2 * adapter.axis_size("head") if adapter.attention_sites else 0
-        numbers += 2 * request.held * width * dim + ends * (width + (INNER + bool(request.example.n_source)) * dim)
+        numbers += 2 * request.held * width * dim + ends * width + 2 * dim
     return 4 * numbers
 
 

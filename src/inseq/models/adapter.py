@@ -19,7 +19,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from inseq.errors import UnsupportedModelError
 from inseq.models import memory as memories
 from inseq.models.edits import attention_function, attention_implementation, own_attention, rows_to_head
-from inseq.models.products import Way
+from inseq.models.products import GraphKind
 from inseq.models.tables import Table, table_of
 from inseq.models.taps import Tap as Tap
 from inseq.models.taps import find_taps, tapped
@@ -96,7 +96,7 @@ class Adapter(ABC):
         self.splits: bool | None = None
         self.ends: bool | None = None
         self.cache_name = ""
-        self.ways: tuple[Way, Way] | None = None
+        self.graph_kind: GraphKind | None = None
         self.linear_logits: bool | None = None
         self.logits_shift: Tensor | None = None
         head = model.get_output_embeddings()

@@ -18,7 +18,7 @@ from inseq.models.adapter import Adapter, Inputs, Reading
 from inseq.models.edits import UndoList, guest, is_out_of_memory
 from inseq.models.fused import Tape, fused
 from inseq.models.last_layer import LastLayer, body_below, last_layer_cut
-from inseq.models.products import Body, Sums, Way, pulled, whole_body
+from inseq.models.products import Body, GraphKind, Sums, pulled, whole_body
 
 TOLERANCE = 1e-4
 TOLERANCE_HALF = 5e-2
@@ -44,22 +44,21 @@ class Graph:
         encoded: what lies between an encoder's embeddings and the decoder.
         hidden: what enters the vocabulary matrix, at all positions.
         last: the last layer, where it was cut out.
-        way: how it was made.
+        kind: how it was made.
     """
 
     inputs: Inputs
     encoded: Encoded | None
     hidden: Float[Tensor, "row decoder hidden"]
     last: LastLayer | None
-    way: Way = "plain"
+    kind: GraphKind = "plain"
 
     def body(self, cotangents: Float[Tensor, "row prediction hidden"], at: Int[Tensor, "row prediction"], sums: Sums) -> Body:
         """Products that enter where the scores' gradients are ``cotangents``."""
         at = at.to(self.hidden.device)
         if self.last is None:
             return whole_body(self.hidden, cotangents, at, sums)
-        encoded = None if self.encoded is None or self.way == "lean" else self.encoded.leaf
-        return body_below(self.last, self.hidden, cotangents, at, sums, encoded)
+        return body_below(self.last, self.hidden, cotangents, at, sums)
 
 
 class Graphs:
@@ -68,20 +67,20 @@ class Graphs:
     Args:
         adapter: the model.
         inputs: the batch, whose embeddings are leaves.
-        way: how graphs are made.
+        kind: how graphs are made.
         several: whether graphs over beginnings will be wanted.
     """
 
-    def __init__(self, adapter: Adapter, inputs: Inputs, way: Way, *, several: bool) -> None:
+    def __init__(self, adapter: Adapter, inputs: Inputs, kind: GraphKind, *, several: bool) -> None:
         self.adapter = adapter
         self.inputs = inputs
-        self.way = way
+        self.kind = kind
         self._tape = Tape() if several else None
         self._encoded: Encoded | None = None
 
     def whole(self) -> tuple[Graph, Reading]:
         """The graph over all positions, and what the forward gave that ran the model for it."""
-        if self.inputs.source is None or self.way == "plain":
+        if self.inputs.source is None or self.kind == "plain":
             return self._graph(self.inputs)
         with encoder_cut(self.adapter.model.get_encoder()) as found:
             graph, reading = self._graph(self.inputs)
@@ -104,12 +103,12 @@ class Graphs:
         model = self.adapter.model
         encoder = model.get_encoder() if "source" in self.adapter.tables else None
         cut: Any = nullcontext()
-        if self.way in ("deep", "cut", "lean"):
-            cut = last_layer_cut(self.adapter, self._tape, deep=self.way == "deep", lean=self.way == "lean")
-        kept: Any = nullcontext() if self.way in ("lean", "plain") else fused(model, self._tape, encoder)
+        if self.kind == "without_last_layer":
+            cut = last_layer_cut(self.adapter, self._tape)
+        kept: Any = nullcontext() if self.kind == "plain" else fused(model, self._tape, encoder)
         with kept, cut as last:
             reading = self.adapter.read(inputs, differentiable=True)
-        return Graph(inputs, self._encoded, reading.hidden, last, self.way), reading
+        return Graph(inputs, self._encoded, reading.hidden, last, self.kind), reading
 
 
 @contextmanager
@@ -131,38 +130,35 @@ def encoder_cut(encoder: nn.Module) -> Iterator[list[Encoded]]:
         yield found
 
 
-def prepare_graphs(adapter: Adapter, *, once: bool = False) -> Way:
-    """The cheapest way that gives the model's own gradients, of several products or of one."""
-    if adapter.ways is None:
+def prepare_graphs(adapter: Adapter) -> GraphKind:
+    """Return the cheapest kind of graph that gives the model's own gradients."""
+    if adapter.graph_kind is None:
         with guest(adapter.model):
-            adapter.ways = _cheapest(adapter)
-    several, single = adapter.ways
-    return single if once else several
+            adapter.graph_kind = _cheapest(adapter)
+    return adapter.graph_kind
 
 
-def _cheapest(adapter: Adapter) -> tuple[Way, Way]:
+def _cheapest(adapter: Adapter) -> GraphKind:
     if not adapter.causal:
-        return "plain", "plain"
+        return "plain"
     inputs, cotangents = _probe(adapter)
     plain = _gradients(Graphs(adapter, inputs, "plain", several=False), cotangents)
     exact = torch.finfo(plain[0].dtype).bits >= 32
-    ways: tuple[Way, ...] = ("deep", "cut", "fused") if exact else ("cut", "fused")
+    kinds: tuple[GraphKind, ...] = ("without_last_layer", "saved_slopes")
     if adapter.attention_sites is None:
-        ways = ("fused",)
+        kinds = ("saved_slopes",)
     tolerance = TOLERANCE if exact else TOLERANCE_HALF
 
-    def is_right(way: Way) -> bool:
+    def is_right(kind: GraphKind) -> bool:
         try:
-            found = _gradients(Graphs(adapter, inputs, way, several=way != "lean"), cotangents)
+            gradients = _gradients(Graphs(adapter, inputs, kind, several=True), cotangents)
         except FAILURES as error:
             if is_out_of_memory(error):
                 raise
             return False
-        return all(_near(a, b, tolerance) for a, b in zip(found, plain, strict=True))
+        return all(_near(a, b, tolerance) for a, b in zip(gradients, plain, strict=True))
 
-    several: Way = next((way for way in ways if is_right(way)), "plain")
-    single: Way = "lean" if several in ("deep", "cut") and is_right("lean") else several
-    return several, single
+    return next((kind for kind in kinds if is_right(kind)), "plain")
 
 
 def _probe(adapter: Adapter) -> tuple[Inputs, Tensor]:
@@ -187,7 +183,7 @@ def _gradients(graphs: Graphs, cotangents: Tensor) -> list[Tensor]:
     """Of the later position from the whole graph, of the earlier one from that of the beginning."""
     whole, _ = graphs.whole()
     at, found = whole.inputs.at, []
-    for step, graph in ((1, whole), (0, graphs.beginning(5) if graphs.way not in ("lean", "plain") else whole)):
+    for step, graph in ((1, whole), (0, graphs.beginning(5) if graphs.kind != "plain" else whole)):
         chosen = slice(step, step + 1)
         body = graph.body(cotangents[:, chosen], at[:, chosen], [(torch.arange(len(at)), 0)])
         source, encoded = graphs.inputs.source, graph.encoded

@@ -8,7 +8,7 @@ are products of two vectors, and the layers below.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,13 +16,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
-from transformers import AttentionInterface
 
 from inseq.models.adapter import Adapter, Site
 from inseq.models.edits import UndoList, attention_function
 from inseq.models.fused import Tape, added_of, attended, scaling_of
 from inseq.models.products import Body, Sums, pulled
-from inseq.models.ranked import Entry, Ranked, Spread, ranked
 from inseq.models.replays import layers_of, stream_of
 
 
@@ -56,33 +54,26 @@ class LastLayer:
         before: what it was to read, with the graph below.
         stream: what it read instead: the same values, a leaf.
         attentions: its attentions, in the order of the calls.
-        ranked: the norm before keys and values, and the matrix below, where that was cut out too.
     """
 
     before: Tensor | None = None
     stream: Tensor | None = None
     attentions: list[Attention] = field(default_factory=list)
-    ranked: Ranked | None = None
 
 
 @contextmanager
-def last_layer_cut(
-    adapter: Adapter, tape: Tape | None = None, *, deep: bool = False, lean: bool = False
-) -> Iterator[LastLayer]:
+def last_layer_cut(adapter: Adapter, tape: Tape | None = None) -> Iterator[LastLayer]:
     """Cut the graph of a differentiable forward at the last layer's input, keys and values; other attentions are fused.
 
     Args:
         adapter: the model.
         tape: of the forward.
-        deep: whether the product that ends the layer below is cut out as well.
-        lean: whether the others stay as they are, where the model keeps no weights for them.
     """
     layers = layers_of(adapter)
     index = max(i for stack, i in layers if stack == "decoder")
     last = layers["decoder", index]
     inside = {id(part) for part in last.modules()}
     sites = adapter.attention_sites or {}
-    kept = AttentionInterface()["sdpa"] if lean and str(adapter.model.config._attn_implementation) == "sdpa" else None
     cut = LastLayer()
 
     def enter(_: nn.Module, args: Any, kwargs: Any) -> Any:
@@ -96,22 +87,15 @@ def last_layer_cut(
     ) -> tuple[Tensor, Tensor | None]:
         own = None if sites[id(module)][0] == "encoder" else tape
         if id(module) not in inside or not torch.is_grad_enabled():
-            if kept is not None:
-                return kept(module, query, key, value, mask, **kwargs)
             return attended(module, own, query, key, value, mask, **kwargs), None
         output = attended(module, own, query, key.detach(), value.detach(), mask, **kwargs)
         site, scaling = sites[id(module)][0], scaling_of(query, kwargs)
         cut.attentions.append(Attention(site, query.detach(), key, value, added_of(mask, kwargs), scaling, output))
         return output, None
 
-    below = layers["decoder", index - 1] if deep else None
-    matrix: Any = nullcontext() if below is None else ranked(last, below, lambda: cut.stream, tape)
-    with UndoList() as undo, attention_function(adapter.model, attend), matrix as known:
+    with UndoList() as undo, attention_function(adapter.model, attend):
         undo.hook(last.register_forward_pre_hook, enter, with_kwargs=True)
         yield cut
-    cut.ranked = known() if known else None
-    if deep and cut.ranked is None:
-        raise LookupError("the last layer's keys and values do not read a norm of the stream")
 
 
 def body_below(
@@ -120,11 +104,11 @@ def body_below(
     cotangents: Float[Tensor, "row prediction hidden"],
     at: Int[Tensor, "row prediction"],
     sums: Sums,
-    encoded: Float[Tensor, "row source dim"] | None,
 ) -> Body:
-    """Products enter below the last layer, whose own part serves all at once but for its keys and values.
+    """Return where products enter below the last layer.
 
-    Where several products read an encoder's output that was cut out, ``encoded``, they enter there.
+    One backward through that layer serves all of them, except for its keys and values: there each product has a gradient
+    of its own.
     """
     assert last.before is not None
     assert last.stream is not None
@@ -139,33 +123,20 @@ def body_below(
     own = [r for r in read if r.attention.site == "decoder"]
     cross = [r for r in read if r.attention.site == "cross"]
     crossed = tuple(t for r in cross for t in (r.attention.key, r.attention.value) if t.requires_grad)
-    streamed, known = last.before.requires_grad, last.ranked
-    entry = spread = None
-    if all(isinstance(which, int) for _, which in sums):
-        if streamed and known is not None and len(own) == 1:
-            entry = own.pop().entry(known, direct, at)
-        if crossed and encoded is not None and len(cross) == 1:
-            spread, crossed = cross.pop().spread(encoded), (encoded,)
-    del read
+    streamed = last.before.requires_grad
 
     def seeds(products: range, batched: bool) -> tuple[Tensor, ...]:
         chosen = sums[products.start : products.stop]
-        steps = [which for _, which in chosen if isinstance(which, int)]
         through = tuple(t for r in cross for t in r.gradients(chosen)) if crossed else ()
-        if spread is not None:
-            through = (spread.seeds(steps),)
         if not streamed:
             return through
-        if entry is not None:
-            return (*entry.seeds(steps), *through)
         ends = tuple(t for r in own for t in (r.attention.key, r.attention.value))
         (stream,) = pulled(ends, (leaf,), tuple(t for r in own for t in r.gradients(chosen)), batched)
         for k, (rows, which) in enumerate(chosen):
             stream[k, rows, at[rows, which]] += direct[rows, which]
-        return (stream, *(() if known is None else (stream @ known.matrix,)), *through)
+        return (stream, *through)
 
-    outputs = () if not streamed else (last.before,) if known is None else (last.before, known.inner)
-    return Body((*outputs, *crossed), seeds)
+    return Body((*((last.before,) if streamed else ()), *crossed), seeds)
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,16 +161,6 @@ class _Read:
         products = given @ values.transpose(-1, -2)
         slope = weights * (products - (products * weights).sum(-1, keepdim=True)) * a.scaling
         return cls(a, slope, weights, query, given)
-
-    def entry(self, known: Ranked, direct: Float[Tensor, "row prediction dim"], at: Int[Tensor, "row prediction"]) -> Entry:
-        """Where products enter below, of one prediction of each row."""
-        ends = self.attention.key, self.attention.value
-        return Entry.of(known, ends, (self.slope, self.weights), (self.query, self.given), direct, at)
-
-    def spread(self, encoded: Float[Tensor, "row source dim"]) -> Spread:
-        """Where products enter at an encoder's output, of one prediction of each row."""
-        ends = self.attention.key, self.attention.value
-        return Spread.of(encoded, ends, (self.slope, self.weights), (self.query, self.given))
 
     def gradients(self, sums: Sums) -> tuple[Tensor, Tensor]:
         """Of keys and values: Float["product row group key width"]."""

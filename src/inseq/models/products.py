@@ -13,10 +13,9 @@ from torch import Tensor
 Sums = Sequence[tuple[Tensor, Tensor | int]]
 """What each product is of: the gradients of some rows' predictions, Int["pair"] and Int["pair"], or one of every row."""
 
-Way = Literal["deep", "cut", "fused", "lean", "plain"]
-"""How a gradient's graph is made: with the last layer cut out of it, and the matrix below too; with the last layer alone; with
-cheap backward passes alone; for a single product, which does not repay what those prepare, with the last layer cut out of what
-the model has; or as the model has it."""
+GraphKind = Literal["without_last_layer", "saved_slopes", "plain"]
+"""How a gradient's graph is made: with the last layer cut out, with slopes saved by activations and norms, or by the model's
+own operations alone."""
 
 
 @dataclass(frozen=True, eq=False)
