@@ -16,7 +16,7 @@ from rows import METHODS, TOLERANCE, served
 from transformers import LlamaForCausalLM
 
 from inseq.engine.answers import GradientAnswer
-from inseq.engine.packing import Budget, Job, batches, block_size, jobs_of
+from inseq.engine.packing import Budget, batches, block_size, jobs_of
 from inseq.engine.requests import Gradient, Path, Score, gather
 from inseq.engine.scheduler import Engine, _rest
 from inseq.errors import UnsupportedModelError
@@ -219,29 +219,6 @@ def test_out_of_memory_while_an_answer_is_read(method: str, budget: Budget | Non
     assert len(refused) > len(chosen)
     for case, (attribution, _) in zip(chosen, found, strict=True):
         assert relative(attribution.scores, METHODS[method].slow(case, ref.probability)) < 5 * TOLERANCE
-
-
-@pytest.mark.parametrize("name", ["gpt2", "marian"])
-def test_texts_share_products_where_these_run_over_few_positions_of_others(name: str) -> None:
-    made, _ = harness.adapter(name)
-    sourced = zoo.ZOO[name].encoder_decoder
-
-    def job(before: int, steps: int) -> Job:
-        source = zoo.random_ids(before, 1).tolist() if sourced else []
-        first = 1 if sourced else before
-        example = made.example(source, zoo.random_ids(first + steps, 0).tolist(), first, range(first, first + steps))
-        (found,) = jobs_of(Gradient(example), True, 0, beginnings=True)
-        return found
-
-    def sizes(jobs: list[Job], overhead: int) -> list[int]:
-        budget = Budget(tokens=2**16, logits=2**28, cotangents=2**24, overhead=overhead)
-        return [len(batch) for batch in batches(jobs, lambda: budget, made.vocabulary_size, causal=True)]
-
-    equal, unequal = [job(9, 6), job(9, 6)], [job(20, 6), job(6, 20)]
-    assert equal[0].prefixes == [at + (9 if sourced else 8) for at in range(1, 7)]
-    assert sizes(equal, overhead=0) == [2]
-    assert sizes(unequal, overhead=0) == sizes(unequal, overhead=64) == [1, 1]
-    assert sizes(unequal, overhead=256) == [2]
 
 
 @pytest.mark.parametrize("spans", [None, [[(4, 8), (6, 9), (9, 12), (12, 13)]]])

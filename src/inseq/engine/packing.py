@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate, zip_longest
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -64,12 +64,6 @@ class Job:
         spans = self.example.spans[self.sums.start : self.sums.stop]
         return [range(max(0, span.start - first), min(n, span.stop - first)) for span in spans]
 
-    @property
-    def prefixes(self) -> list[int]:
-        """For each of the ``sums``, how many positions its product runs over."""
-        at, first = self.example.at[self.steps.start : self.steps.stop].tolist(), self.example.n_source + 1
-        return [first + at[part.stop - 1] for part in self.parts]
-
     def of_sums(self, sums: range) -> Job:
         """The same for some of the sums."""
         parts = self.example.parts
@@ -82,11 +76,6 @@ class Job:
         if len(self.sums) != 1:
             return 1
         return len(self.example.parts[self.sums[0]]) // len(self.steps)
-
-    @property
-    def n_graphs(self) -> int:
-        """How many graphs its products run through."""
-        return -(-len(self.sums) // (self.block or WHOLE))
 
     @property
     def remembers(self) -> bool:
@@ -302,19 +291,9 @@ def _room(batch: Sequence[Job], job: Job, budget: Budget, vocabulary: int, causa
     real = sum(j.rows * j.width for j in batch) + job.width
     if (rows + 1) * width - real > max(budget.overhead, real // 16):
         return 0
-    if batch and job.sums and _idle(together) > budget.overhead * min(1 + j.n_graphs for j in together):
-        return 0
     held = max(j.width + j.skipped for j in together)
     tokens = min(budget.tokens, budget.graph) if job.sums else budget.tokens
     return min(tokens // held, budget.logits // (steps * vocabulary), budget.rows) - rows
-
-
-def _idle(jobs: Sequence[Job]) -> int:
-    """Positions that the products of a batch run over, and that none of its jobs needs by itself."""
-    each = [(job.rows, job.prefixes) for job in jobs]
-    needed = sum(rows * sum(prefixes) for rows, prefixes in each)
-    longest = [max(found) for found in zip_longest(*(prefixes for _, prefixes in each), fillvalue=0)]
-    return sum(rows for rows, _ in each) * sum(longest) - needed
 
 
 def _go_on_together(a: Job, b: Job) -> bool:
