@@ -272,6 +272,12 @@ HEADERS = {
     "huge": (safetensors_of({"a": ENTRY | {"shape": [2**40, 2**40]}}, bytes(8)), "shape"),
     "empty and huge": (safetensors_of({"a": ENTRY | {"shape": [2**40, 2**40, 0]}}, bytes(8)), "shape"),
     "dtype": (safetensors_of({"a": ENTRY | {"dtype": "O"}}, bytes(8)), "dtype"),
+    "shared": (safetensors_of({"a": ENTRY, "b": ENTRY}, bytes(8)), r"\['b'\].data_offsets .* from 8 on"),
+    "overlapping": (safetensors_of({"a": ENTRY, "b": ENTRY | {"data_offsets": [4, 12]}}, bytes(12)), "from 8 on"),
+    "a hole": (safetensors_of({"a": ENTRY | {"data_offsets": [8, 16]}}, bytes(16)), "from 0 on"),
+    "a rest": (safetensors_of({"a": ENTRY}, bytes(16)), "8 bytes that belong to no tensor"),
+    "surrogate": (safetensors_of(b'{"\\ud800":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}', bytes(8)), "cannot be read"),
+    "minus zero": (safetensors_of(b'{"a":{"dtype":"F32","shape":[-0],"data_offsets":[0,0]}}'), "cannot be read"),
     "bool": (safetensors_of({"a": {"dtype": "BOOL", "shape": [1], "data_offsets": [0, 1]}}, b"\7"), "0 or 1"),
 }
 
@@ -279,6 +285,49 @@ HEADERS = {
 @pytest.mark.parametrize("name", HEADERS)
 def test_hostile_headers_are_refused(name: str, tmp_path: Path) -> None:
     refused(tmp_path / "hostile.safetensors", *HEADERS[name])
+
+
+def test_long_headers_and_many_entries_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entries = {f"a{i}": ENTRY | {"data_offsets": [8 * i, 8 * i + 8]} for i in range(3)}
+    monkeypatch.setattr(containers, "MAX_ENTRIES", 2)
+    refused(tmp_path / "many.safetensors", safetensors_of(entries, bytes(24)), "3 tensors, and at most 2")
+    monkeypatch.setattr(containers, "MAX_HEADER", 100)
+    refused(tmp_path / "long.safetensors", safetensors_of(entries, bytes(24)), "bytes, and at most 100")
+
+
+@pytest.mark.parametrize("item", [b"{}", b"[]", b'{"a":{}}', b'"ab"'])
+def test_small_files_of_many_objects_are_refused(item: bytes, tmp_path: Path) -> None:
+    text = b'{"info":{"a":[' + b",".join([item] * (60_000_000 // (len(item) + 1))) + b"]}}"
+    refused(tmp_path / "objects.json", gzip.compress(text, 1), "of JSON would take .* split_sequences=True", 2**28)
+
+
+def test_the_memory_of_a_document_is_not_underestimated() -> None:
+    for item in ("{}", "[]", '{"a":{}}', '{"ab":"cd","ef":[1.5]}', '"ab"', "1.5", "[[]]"):
+        text = f'{{"a":[{",".join([item] * 20_000)}]}}'.encode()
+        tracemalloc.start()
+        value = containers.parse(text)
+        taken = tracemalloc.get_traced_memory()[0]
+        tracemalloc.stop()
+        assert taken <= containers.memory_of(text) * 1.1, (item, value["a"][0])
+
+
+@pytest.mark.parametrize("limit", ["MAX_BYTES", "MAX_OBJECTS", "MAX_HEADER", "MAX_ENTRIES"])
+def test_what_could_not_be_loaded_is_not_saved(limit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(containers, limit, 1)
+    with pytest.raises(ArgumentError, match=r"more than the .* that can be loaded again"):
+        rich().save(tmp_path / "a.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_tensor_is_named_by_one_field_alone(tmp_path: Path) -> None:
+    from safetensors.torch import save
+
+    rich().save(tmp_path / "a.safetensors")
+    metadata, stored = containers.tensors((tmp_path / "a.safetensors").read_bytes())
+    document = json.loads(metadata["inseq"].text())
+    document["sequences"][0]["diagnostics"]["again"] = document["sequences"][0]["source_attributions"]
+    data = save(stored, {"inseq": json.dumps(document)})
+    refused(tmp_path / "b.safetensors", data, r"again.*tensor should be the name of a tensor in the file, which no other")
 
 
 def test_pickles_are_not_opened(tmp_path: Path) -> None:

@@ -7,20 +7,29 @@ import json
 import os
 import secrets
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
 from torch import Tensor
 
 from inseq.errors import FileFormatError, writing
-from inseq.result.fields import STORED, Field, unpack
+from inseq.result.fields import STORED, Field
 
 MAX_BYTES = 512 * 2**20
 """The most that is read, and the most that a compressed file may grow to."""
 
 INFLATED, RATIO = 64 * 2**20, 200
 """A compressed file may grow to the larger of so many bytes and so many times its own size."""
+
+MAX_OBJECTS, OF_CONTAINER, OF_VALUE = 512 * 2**20, 240, 64
+"""The most memory that the Python objects of a document may take, at so many bytes an object or list and a value in one."""
+
+MAX_HEADER, MAX_ENTRIES = 100_000_000, 100_000
+"""The longest header that safetensors reads, in bytes, and the most tensors that are read from a file."""
 
 GZIP = b"\x1f\x8b"
 PICKLES = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK\x03\x04")
@@ -115,10 +124,15 @@ def parse(data: bytes, constants: bool = False) -> Any:
     """Return a JSON document; ``constants`` allows NaN and Infinity, which JSON does not have.
 
     Raises:
-        FileFormatError: if it is none, is nested too deeply, or has a key twice.
+        FileFormatError: if it is none, is nested too deeply, has a key twice, or would take more than ``MAX_OBJECTS``.
     """
     if data.startswith(PICKLES):
         raise FileFormatError("Not a result file: this is a pickle or an archive, and those are never opened.")
+    if (memory := memory_of(data)) > MAX_OBJECTS:
+        raise FileFormatError(
+            f"Not a result file: the values in its {len(data)} bytes of JSON would take {memory // 2**20} MiB, and at most "
+            f"{MAX_OBJECTS // 2**20} MiB are read. Save fewer texts in one file, for instance with split_sequences=True."
+        )
     refused = None if constants else _refuse_constant
     try:
         return json.loads(data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=refused)
@@ -128,34 +142,92 @@ def parse(data: bytes, constants: bool = False) -> Any:
         raise FileFormatError(f"Not a result file: it is not a JSON document ({error}).") from error
 
 
+def memory_of(text: bytes) -> int:
+    """Return about how many bytes the Python objects of a JSON document take, beyond its own text, without making them."""
+    # Brackets and commas inside strings count too: the estimate may be too high, but no document is larger than it says.
+    return OF_CONTAINER * (text.count(b"{") + text.count(b"[")) + OF_VALUE * text.count(b",")
+
+
 def is_safetensors(data: bytes) -> bool:
     """Whether the bytes begin as such a file does: the length of a header, then the header."""
     return data[8:9] == b"{" and b"\0" in data[:8]
 
 
-def tensors(data: bytes, path: str = "") -> tuple[dict[str, Field], dict[str, Tensor]]:
-    """Return the metadata and the tensors of a safetensors file; sizes are compared before anything is allocated.
+def header(data: bytes, path: str = "") -> bytes:
+    """Return the JSON header of a safetensors file.
 
     Raises:
-        FileFormatError: which names the entry that is not as it should be.
+        FileFormatError: if it is cut off, or longer than ``MAX_HEADER``.
     """
     size = int.from_bytes(data[:8], "little")
     if len(data) < 8 or size > len(data) - 8:
         raise FileFormatError(f"Damaged result file: {path or 'the header'} is cut off.")
-    header, body = Field(parse(data[8 : 8 + size]), path), data[8 + size :]
-    entries = dict(header.mapping())
+    if size > MAX_HEADER:
+        raise FileFormatError(
+            f"Not a result file: {path or 'its safetensors header'} has {size} bytes, and at most {MAX_HEADER} are read."
+        )
+    return data[8 : 8 + size]
+
+
+def excess(data: bytes) -> str:
+    """Return which limit of what can be read a written file exceeds, in words, or nothing."""
+    text = data[8 : 8 + int.from_bytes(data[:8], "little")] if is_safetensors(data) else data
+    sizes = (
+        ("MiB", len(data) / 2**20, MAX_BYTES / 2**20),
+        ("MiB of objects", memory_of(text) / 2**20, MAX_OBJECTS / 2**20),
+        ("bytes of header", len(text) if text is not data else 0, MAX_HEADER),
+        ("tensors", text.count(b'"data_offsets"'), MAX_ENTRIES),
+    )
+    over = (f"takes {size:.0f} {unit}, more than the {most:.0f}" for unit, size, most in sizes if size > most)
+    return next(over, "")
+
+
+def tensors(data: bytes, path: str = "") -> tuple[dict[str, Field], dict[str, Tensor]]:
+    """Return the metadata and the tensors of a safetensors file, whose sizes are compared before anything is allocated.
+
+    Raises:
+        FileFormatError: which names the entry that is not as it should be.
+    """
+    text = header(data, path)
+    entries = dict(Field(parse(text), path).mapping())
     metadata = entries.pop("__metadata__", None)
-    return dict(metadata.mapping()) if metadata else {}, {key: _tensor(field, body) for key, field in entries.items()}
+    texts = dict(metadata.mapping()) if metadata else {}
+    for field in texts.values():
+        field.text()
+    _check_entries(entries, memoryview(data)[8 + len(text) :], path)
+    try:
+        return texts, load_tensors(data)
+    except SafetensorError as error:
+        raise FileFormatError(f"Damaged result file: {path or 'the header'} cannot be read ({error}).") from error
 
 
-def _tensor(field: Field, body: bytes) -> Tensor:
-    parts = field.record("dtype", "shape", "data_offsets")
+def _check_entries(entries: Mapping[str, Field], body: memoryview, path: str) -> None:
+    """Compare what tensors declare with the bytes there are: each byte belongs to one tensor, and to one alone."""
+    if len(entries) > MAX_ENTRIES:
+        raise FileFormatError(
+            f"Not a result file: {path or 'it'} has {len(entries)} tensors, and at most {MAX_ENTRIES} are read."
+        )
+    at = 0
+    for start, end, dtype, offsets in sorted(map(_place, entries.values()), key=lambda place: place[:2]):
+        if start != at or end > len(body):
+            offsets.fail(f"positions in the {len(body)} bytes of tensors, from {at} on, where the tensor before ends")
+        if dtype is torch.bool:
+            offsets.checked(bytes(body[start:end]), dtype)
+        at = end
+    if at != len(body):
+        raise FileFormatError(f"Damaged result file: {path or 'it'} has {len(body) - at} bytes that belong to no tensor.")
+
+
+def _place(entry: Field) -> tuple[int, int, torch.dtype, Field]:
+    """Return where a tensor begins and ends, its type, and the field that says where."""
+    parts = entry.record("dtype", "shape", "data_offsets")
+    offsets = parts["data_offsets"]
     dtype = STORED[SAFETENSORS[parts["dtype"].text(*SAFETENSORS)]]
-    shape, size = parts["shape"].shape(dtype)
-    ends = [item.integer(0) for item in parts["data_offsets"].items()]
-    if len(ends) != 2 or not ends[0] <= ends[1] <= len(body) or ends[1] - ends[0] != size:
-        parts["data_offsets"].fail(f"the ends of {size} bytes in the file, which shape and dtype ask for")
-    return unpack(parts["data_offsets"].checked(body[ends[0] : ends[1]], dtype), dtype, shape)
+    size = parts["shape"].shape(dtype)[1]
+    ends = [item.integer(0) for item in offsets.items()]
+    if len(ends) != 2 or ends[1] - ends[0] != size:
+        offsets.fail(f"the ends of {size} bytes, which shape and dtype ask for")
+    return ends[0], ends[1], dtype, offsets
 
 
 def _unique(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:

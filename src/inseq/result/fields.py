@@ -6,7 +6,7 @@ import base64
 import binascii
 import math
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -50,12 +50,12 @@ class Field:
     Attributes:
         value: what was read.
         path: where it stands.
-        stored: tensors that stand beside the document, which it refers to by name.
+        stored: tensors in the same file that the document names, each of them once.
     """
 
     value: Any
     path: str = ""
-    stored: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
+    stored: dict[str, Tensor] = field(default_factory=dict, repr=False)
 
     def fail(self, expected: str) -> NoReturn:
         """Raise the error for a value that is not as it should be."""
@@ -143,8 +143,9 @@ class Field:
             parts = self.record("tensor", also=("as", "scale"))
             name = parts["tensor"].text()
             if name not in self.stored:
-                parts["tensor"].fail("the name of a tensor in the file")
-            return _restored(self.stored[name], parts)
+                parts["tensor"].fail("the name of a tensor in the file, which no other field has")
+            # A tensor is widened when it is restored: named by many fields, a small one would fill the memory.
+            return _restored(self.stored.pop(name), parts)
         parts = self.record("dtype", "shape", "data", also=("as", "scale"))
         dtype = STORED[parts["dtype"].text(*STORED)]
         shape, size = parts["shape"].shape(dtype)

@@ -182,10 +182,10 @@ def _save_one(output: FeatureAttributionOutput, path: Path, compress: bool, use_
         data = _safetensors(output, precision)
     else:
         data = json.dumps(_document(output, precision, None), allow_nan=False, separators=(",", ":")).encode("ascii")
-    if len(data) > containers.MAX_BYTES:
+    if excess := containers.excess(data):
         raise ArgumentError(
-            f"The result takes {len(data) / 2**20:.0f} MiB, more than the {containers.MAX_BYTES // 2**20} MiB that can be "
-            "loaded again; save output.aggregate() instead, or one file for each text with split_sequences=True."
+            f"The result {excess} that can be loaded again; save output.aggregate() instead, or one file for each text with "
+            "split_sequences=True."
         )
     containers.write(path, containers.deflate(data) if compress or zipped else data)
 
