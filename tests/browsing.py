@@ -15,7 +15,7 @@ import pytest
 import torch
 from results import translation
 
-from inseq.result.output import FeatureAttributionOutput, FeatureAttributionSequenceOutput
+from inseq.outputs.output import FeatureAttributionOutput, FeatureAttributionSequenceOutput
 from inseq.views.colours import RGB
 
 CHROMIUM = shutil.which("chromium")

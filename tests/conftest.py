@@ -9,7 +9,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 from jaxtyping import install_import_hook
 
-SHAPED = ["text.example", "models", "engine", "methods", "targets", "result.labelled", "result.aggregate"]
+SHAPED = ["text.example", "models", "engine", "methods", "targets", "results.labelled", "results.aggregate"]
 install_import_hook([f"inseq.{room}" for room in SHAPED], "beartype.beartype")
 
 from collections.abc import Callable, Iterator  # noqa: E402
@@ -29,7 +29,7 @@ def registered() -> Iterator[Callable[..., str]]:
     """Register step functions under names of their own, for one test; what else is registered goes with it."""
     import inseq
     from inseq.methods import method
-    from inseq.result import aggregator
+    from inseq.results.aggregate import aggregator
     from inseq.targets import step_function
 
     registries: list[Any] = [step_function, method, aggregator]

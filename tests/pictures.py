@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import torch
 from results import translation
 
-from inseq.result.output import FeatureAttributionOutput, FeatureAttributionSequenceOutput
+from inseq.outputs.output import FeatureAttributionOutput, FeatureAttributionSequenceOutput
 from inseq.views import svg
 from inseq.views.colours import css, palette
 from inseq.views.shapes import Drawing, Grid, Text

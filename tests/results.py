@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from inseq.result.output import FeatureAttributionOutput, FeatureAttributionSequenceOutput
+from inseq.outputs.output import FeatureAttributionOutput, FeatureAttributionSequenceOutput
 from inseq.text.example import Role, Token
 
 NAN = float("nan")

@@ -17,7 +17,7 @@ from inseq.cli import app
 from inseq.dataset import load_run
 from inseq.errors import ArgumentError
 from inseq.models.head import LinearHead
-from inseq.result.output import FeatureAttributionOutput, FeatureAttributionSequenceOutput
+from inseq.outputs.output import FeatureAttributionOutput, FeatureAttributionSequenceOutput
 
 QUIET: dict[str, Any] = {"show_progress": False}
 TOLERANCE = 1e-5

@@ -13,10 +13,10 @@ from results import continuation, tokens, translation
 from test_alternatives import QUIET, load
 
 from inseq.errors import ArgumentError, FileFormatError
-from inseq.result import showing
-from inseq.result.alternatives import Alternative, Alternatives
-from inseq.result.output import FeatureAttributionOutput
-from inseq.result.slices import dimensions
+from inseq.outputs import showing
+from inseq.outputs.output import FeatureAttributionOutput
+from inseq.results.aggregate.slices import dimensions
+from inseq.results.alternatives import Alternative, Alternatives
 from inseq.views import html, terminal
 from inseq.views.tabulate import table
 

@@ -12,7 +12,7 @@ import pytest
 from browsing import needs_browser, open_page, shares
 from results import HOSTILE, continuation, everywhere, translation
 
-from inseq.result.output import FeatureAttributionOutput, FeatureAttributionSequenceOutput
+from inseq.outputs.output import FeatureAttributionOutput, FeatureAttributionSequenceOutput
 from inseq.views import html
 from inseq.views.colours import PAPER, palette
 from inseq.views.tabulate import table

@@ -15,7 +15,7 @@ import zoo
 
 import inseq
 from inseq.errors import ArgumentError
-from inseq.result.output import FeatureAttributionOutput, FeatureAttributionSequenceOutput
+from inseq.outputs.output import FeatureAttributionOutput, FeatureAttributionSequenceOutput
 
 QUIET: dict[str, Any] = {"show_progress": False}
 

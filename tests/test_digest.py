@@ -12,7 +12,7 @@ import zoo
 
 import inseq
 from inseq.models.digest import digests
-from inseq.result.output import FeatureAttributionOutput
+from inseq.outputs.output import FeatureAttributionOutput
 
 
 @pytest.mark.parametrize("name", ["gpt2", "marian"])

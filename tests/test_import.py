@@ -16,15 +16,16 @@ MAY_SEE: dict[str, set[str]] = {
     "text": set(),
     "models": {"text"},
     "engine": {"text", "models"},
-    "methods": {"engine.requests", "text", "result.labelled"},
-    "targets": {"engine.requests", "text", "result.labelled"},
-    "result": {"text"},
-    "views": {"result", "text"},
+    "methods": {"engine.requests", "text", "results.labelled"},
+    "targets": {"engine.requests", "text", "results.labelled"},
+    "results": {"text", "outputs"},
+    "views": {"results", "outputs", "text"},
+    "outputs": {"results", "views", "text"},
     "demo": set(),
 }
 EVERYBODY_SEES = {"errors", "_registry", "__version__"}
-FACADES = {"result.showing": {"views"}, "result.figures": {"views"}, "result.context": {"views"}}
-"""``out.show()`` is a method of a result: these modules of ``result`` call the views, when they are called."""
+FACADES = {"results.context": {"views"}}
+"""``out.show()`` is a method of a result: these modules call the views, when they are called."""
 
 
 def _loaded_after(code: str) -> set[str]:

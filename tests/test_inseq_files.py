@@ -16,8 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from inseq.errors import FileFormatError
-from inseq.result import containers, store
-from inseq.result.output import FeatureAttributionOutput
+from inseq.outputs.output import FeatureAttributionOutput
+from inseq.results.files import containers
 
 SAMPLES = Path(__file__).parent / "data" / "inseq"
 VERSIONS = ("0.5.0", "0.6.0", "0.7.1")
@@ -229,5 +229,5 @@ def test_any_value_anywhere_is_refused_or_read(data: st.DataObject, file: tuple[
         else:
             part.pop(key)
     with contextlib.suppress(FileFormatError):
-        out = store.load(written(found, tmp_path / "mutated.json"))
+        out = FeatureAttributionOutput.load(written(found, tmp_path / "mutated.json"))
         assert isinstance(out, FeatureAttributionOutput)

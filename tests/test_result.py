@@ -10,8 +10,8 @@ import torch
 from results import NAN, continuation, translation
 
 from inseq.errors import ArgumentError, UnknownArgumentError, UnknownNameError
-from inseq.result.labelled import Labelled, aggregation_functions
-from inseq.result.output import FeatureAttributionOutput, FeatureAttributionSequenceOutput, merge_attributions
+from inseq.outputs.output import FeatureAttributionOutput, FeatureAttributionSequenceOutput, merge_attributions
+from inseq.results.labelled import Labelled, aggregation_functions
 
 GRADIENT = {"axes": ("dim",), "reduce_by": ("vnorm",), "normalize": True, "signed": True}
 ATTENTION = {"axes": ("layer", "head"), "reduce_by": ("mean", "mean"), "normalize": True}

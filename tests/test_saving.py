@@ -18,9 +18,9 @@ from results import continuation, translation
 from test_store import rich
 
 from inseq.errors import ArgumentError, FileFormatError
-from inseq.result import containers
-from inseq.result.fields import PRECISIONS, Field, pack, rounded
-from inseq.result.output import FeatureAttributionOutput
+from inseq.outputs.output import FeatureAttributionOutput
+from inseq.results.files import containers
+from inseq.results.files.fields import PRECISIONS, Field, pack, rounded
 
 LOADED = ("a.json", "a.json.gz", "a.safetensors", "a.safetensors.gz", "a", "a.b.json")
 ERRORS = {"float16": (2**-11, 2**-39), "bfloat16": (2**-8, 0.0), "float8": (2**-4, 2**-17)}

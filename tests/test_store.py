@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from results import continuation, translation
 
 from inseq.errors import ArgumentError, FileFormatError
-from inseq.result import containers
-from inseq.result.fields import DTYPES, Field, pack
-from inseq.result.output import FeatureAttributionOutput
+from inseq.outputs.output import FeatureAttributionOutput
+from inseq.results.files import containers
+from inseq.results.files.fields import DTYPES, Field, pack
 
 
 def rich() -> FeatureAttributionOutput:

@@ -16,7 +16,7 @@ from jsonschema import Draft202012Validator
 from results import NAN, continuation, translation
 
 from inseq.errors import ArgumentError
-from inseq.result.showing import Look
+from inseq.outputs.showing import Look
 from inseq.views.colours import LEVELS, PAPER, contrast, ink, palette
 from inseq.views.style import sheet
 from inseq.views.table import Scale

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from inseq.dataset import attribute_dataset
     from inseq.engine.requests import Prediction
     from inseq.methods import method
-    from inseq.result import aggregator
-    from inseq.result.output import FeatureAttributionOutput, FeatureAttributionSequenceOutput, merge_attributions
+    from inseq.outputs.output import FeatureAttributionOutput, FeatureAttributionSequenceOutput, merge_attributions
+    from inseq.results.aggregate import aggregator
     from inseq.targets import StepFunctionArgs, step_function
 
 __version__ = "1.0.0.dev0"
@@ -38,8 +38,8 @@ _HOMES = {
     "AttributionModel": "inseq.api",
     "attribute_context": "inseq.context",
     "attribute_dataset": "inseq.dataset",
-    "FeatureAttributionOutput": "inseq.result.output",
-    "FeatureAttributionSequenceOutput": "inseq.result.output",
+    "FeatureAttributionOutput": "inseq.outputs.output",
+    "FeatureAttributionSequenceOutput": "inseq.outputs.output",
     "Prediction": "inseq.engine.requests",
     "StepFunctionArgs": "inseq.targets",
     "list_aggregation_functions": "inseq.api",
@@ -47,10 +47,10 @@ _HOMES = {
     "list_feature_attribution_methods": "inseq.api",
     "list_step_functions": "inseq.api",
     "list_supported_frameworks": "inseq.api",
-    "aggregator": "inseq.result",
+    "aggregator": "inseq.results.aggregate",
     "explain": "inseq.api",
     "load_model": "inseq.api",
-    "merge_attributions": "inseq.result.output",
+    "merge_attributions": "inseq.outputs.output",
     "method": "inseq.methods",
     "register_model_config": "inseq.api",
     "register_step_function": "inseq._register",

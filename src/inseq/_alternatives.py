@@ -9,7 +9,7 @@ from torch import Tensor
 
 from inseq.engine.requests import Prediction, Target, Written
 from inseq.errors import ArgumentError
-from inseq.result.alternatives import Alternative, Alternatives
+from inseq.results.alternatives import Alternative, Alternatives
 from inseq.text.encode import Encoder
 from inseq.text.example import Example
 

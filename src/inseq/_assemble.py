@@ -11,8 +11,8 @@ from torch import Tensor
 from inseq._spans import Explained
 from inseq.errors import ArgumentError
 from inseq.methods import Attribution
-from inseq.result.alternatives import Alternatives
-from inseq.result.output import FeatureAttributionSequenceOutput
+from inseq.outputs.output import FeatureAttributionSequenceOutput
+from inseq.results.alternatives import Alternatives
 from inseq.text.example import Example, Token
 
 

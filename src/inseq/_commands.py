@@ -16,8 +16,8 @@ from inseq._language import with_language
 from inseq.errors import ArgumentError
 
 if TYPE_CHECKING:
-    from inseq.result.context import AttributeContextOutput
-    from inseq.result.output import FeatureAttributionOutput
+    from inseq.outputs.output import FeatureAttributionOutput
+    from inseq.results.context import AttributeContextOutput
     from inseq.views.table import Table
 
 
@@ -146,8 +146,8 @@ def run_show(
 
 def _result(path: Path) -> FeatureAttributionOutput | AttributeContextOutput:
     from inseq.errors import FileFormatError
-    from inseq.result.context import AttributeContextOutput
-    from inseq.result.output import FeatureAttributionOutput
+    from inseq.outputs.output import FeatureAttributionOutput
+    from inseq.results.context import AttributeContextOutput
 
     try:
         return FeatureAttributionOutput.load(path)
@@ -161,7 +161,7 @@ def _result(path: Path) -> FeatureAttributionOutput | AttributeContextOutput:
 def _one_text(
     found: FeatureAttributionOutput | AttributeContextOutput, text: int
 ) -> FeatureAttributionOutput | AttributeContextOutput:
-    from inseq.result.output import FeatureAttributionOutput
+    from inseq.outputs.output import FeatureAttributionOutput
 
     size = len(found) if isinstance(found, FeatureAttributionOutput) else 1
     if not 1 <= text <= size:
@@ -172,8 +172,8 @@ def _one_text(
 
 
 def _tables(found: FeatureAttributionOutput | AttributeContextOutput) -> list[Table]:
-    from inseq.result import showing
-    from inseq.result.output import FeatureAttributionOutput
+    from inseq.outputs import showing
+    from inseq.outputs.output import FeatureAttributionOutput
     from inseq.views.context import context_table
 
     if isinstance(found, FeatureAttributionOutput):
@@ -249,7 +249,7 @@ def _arguments(args: argparse.Namespace, model: Any) -> dict[str, Any]:
 
 
 def _aggregated(found: Any, args: argparse.Namespace) -> Any:
-    from inseq.result.pipeline import aggregate_at
+    from inseq.results.aggregate.pipeline import aggregate_at
 
     rescale = args.rescale_attributions
     scale = {"normalize": args.normalize_attributions and not rescale, "rescale": rescale}

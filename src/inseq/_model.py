@@ -22,8 +22,8 @@ from inseq.errors import ArgumentError
 from inseq.models.adapter import Adapter
 from inseq.models.check import Capabilities, check
 from inseq.models.loading import checked_device, load_adapter
-from inseq.result.output import FeatureAttributionOutput
-from inseq.result.steps import step_outputs
+from inseq.outputs.output import FeatureAttributionOutput
+from inseq.results.steps import step_outputs
 from inseq.targets import step_function as step_functions
 from inseq.text.example import Token
 

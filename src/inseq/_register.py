@@ -7,7 +7,7 @@ from typing import Any
 
 from inseq._plan import DEFAULT_MERGE
 from inseq.errors import ArgumentError, near
-from inseq.result.labelled import aggregation_functions
+from inseq.results.labelled import aggregation_functions
 from inseq.targets import InseqForm, is_inseq_form, step_function
 
 AGGREGATORS = ("spans",)

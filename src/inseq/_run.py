@@ -19,8 +19,8 @@ from inseq._spans import Explained
 from inseq.engine.measures import Counters, StepScores
 from inseq.models.digest import digests
 from inseq.models.edits import guest
-from inseq.result.labelled import aggregation_functions
-from inseq.result.output import OF_EACH, FeatureAttributionSequenceOutput
+from inseq.outputs.output import OF_EACH, FeatureAttributionSequenceOutput
+from inseq.results.labelled import aggregation_functions
 from inseq.text.example import Example
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from typing import Any
 
 from inseq._lock import NAME, locked
 from inseq.errors import ArgumentError, FileFormatError, writing
-from inseq.result.output import FeatureAttributionOutput
-from inseq.result.store import jsonable
+from inseq.outputs.output import FeatureAttributionOutput
+from inseq.results.files.document import jsonable
 
 FORMAT, VERSION = "inseq-run", 1
 A_FOLDER = 1000

@@ -20,9 +20,9 @@ from inseq.errors import ArgumentError, UnknownNameError, near
 from inseq.methods import method as methods
 from inseq.models.check import check
 from inseq.models.loading import load_adapter
-from inseq.result import aggregator as aggregators
-from inseq.result.labelled import aggregation_functions
-from inseq.result.output import FeatureAttributionOutput, FeatureAttributionSequenceOutput
+from inseq.outputs.output import FeatureAttributionOutput, FeatureAttributionSequenceOutput
+from inseq.results.aggregate import aggregator as aggregators
+from inseq.results.labelled import aggregation_functions
 from inseq.targets import step_function as step_functions
 
 DEFAULT_METHOD = "saliency"

@@ -20,9 +20,9 @@ from inseq._registry import bind
 from inseq.api import load_model
 from inseq.engine.requests import Prediction
 from inseq.errors import ArgumentError
-from inseq.result.context import AttributeContextOutput, CCIOutput, selected
-from inseq.result.output import FeatureAttributionSequenceOutput
-from inseq.result.pipeline import aggregate_at
+from inseq.outputs.output import FeatureAttributionSequenceOutput
+from inseq.results.aggregate.pipeline import aggregate_at
+from inseq.results.context import AttributeContextOutput, CCIOutput, selected
 from inseq.targets import step_function as step_functions
 from inseq.text.encode import checked_text
 
@@ -55,7 +55,7 @@ class AttributeContextArgs:
         prompt_user_for_contextless_output_next_tokens: whether to ask for them.
         special_tokens_to_keep: special tokens that belong to the text.
         decoder_input_output_separator: what stands between input and output of a decoder-only model.
-        context_sensitivity_std_threshold: selects tokens by their CTI score, see :func:`inseq.result.context.selected`.
+        context_sensitivity_std_threshold: selects tokens by their CTI score, see :func:`inseq.results.context.selected`.
         context_sensitivity_topk: how many of them at most.
         attribution_std_threshold: the same for cues; it decides what views show, no score is left out.
         attribution_topk: how many cues at most.
@@ -143,7 +143,7 @@ class AttributeContextArgs:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
-        from inseq.result.store import jsonable
+        from inseq.results.files.document import jsonable
 
         return jsonable({name: getattr(value, "__name__", value) for name, value in vars(self).items()})
 

@@ -5,8 +5,8 @@ Here an aggregator is a function with a name; a class stands for the name, in ev
 
 from inseq.api import list_aggregation_functions as list_aggregation_functions
 from inseq.api import list_aggregators as list_aggregators
-from inseq.result.pipeline import Aggregator as Aggregator
-from inseq.result.pipeline import AggregatorPipeline as AggregatorPipeline
+from inseq.results.aggregate.pipeline import Aggregator as Aggregator
+from inseq.results.aggregate.pipeline import AggregatorPipeline as AggregatorPipeline
 
 
 class SequenceAttributionAggregator(Aggregator):

@@ -3,10 +3,10 @@
 There is one class of sequence outputs here: what Inseq tells apart by class, its axes and defaults say.
 """
 
-from inseq.result.output import FeatureAttributionOutput as FeatureAttributionOutput
-from inseq.result.output import FeatureAttributionSequenceOutput as FeatureAttributionSequenceOutput
-from inseq.result.output import merge_attributions as merge_attributions
-from inseq.result.steps import FeatureAttributionStepOutput as FeatureAttributionStepOutput
+from inseq.outputs.output import FeatureAttributionOutput as FeatureAttributionOutput
+from inseq.outputs.output import FeatureAttributionSequenceOutput as FeatureAttributionSequenceOutput
+from inseq.outputs.output import merge_attributions as merge_attributions
+from inseq.results.steps import FeatureAttributionStepOutput as FeatureAttributionStepOutput
 from inseq.text.example import Token as TokenWithId
 
 CoarseFeatureAttributionSequenceOutput = FeatureAttributionSequenceOutput

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from inseq.result.aggregate import scores_of
-from inseq.result.sequence import FeatureAttributionSequenceOutput
-from inseq.result.spans import spans
+from inseq.outputs.sequence import FeatureAttributionSequenceOutput
+from inseq.results.aggregate.axes import scores_of
+from inseq.results.aggregate.spans import spans
 from inseq.text.example import Token
 
 MAX_CELLS, MAX_COLUMNS, MAX_ROWS, LEAST_ROWS = 2_000_000, 4_000, 8_000, 200

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from inseq.result.context import AttributeContextOutput, selected
+from inseq.results.context import AttributeContextOutput, selected
 from inseq.text.pieces import detect, readable
 from inseq.views.table import Label, Place, Scale, Table, cells
 from inseq.views.words import exact, visible

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from inseq.result.sequence import FeatureAttributionSequenceOutput
+from inseq.outputs.sequence import FeatureAttributionSequenceOutput
 from inseq.views.table import Label, Matrix, Scale
 from inseq.views.words import visible
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from inseq.result.sequence import FeatureAttributionSequenceOutput
-from inseq.result.words import STARTS, grouped
+from inseq.outputs.sequence import FeatureAttributionSequenceOutput
+from inseq.results.aggregate.words import STARTS, grouped
 from inseq.text.example import Token
 from inseq.views.table import Grouping
 

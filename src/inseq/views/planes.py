@@ -8,8 +8,8 @@ from itertools import product
 import numpy as np
 
 from inseq.errors import ArgumentError
-from inseq.result.aggregate import picked
-from inseq.result.sequence import FeatureAttributionSequenceOutput
+from inseq.outputs.sequence import FeatureAttributionSequenceOutput
+from inseq.results.aggregate.axes import picked
 from inseq.views.table import Plane
 
 CHOSEN = ("layer", "head")

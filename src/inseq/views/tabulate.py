@@ -10,8 +10,8 @@ import numpy as np
 from torch import Tensor
 
 from inseq.errors import ArgumentError
-from inseq.result.sequence import FeatureAttributionSequenceOutput
-from inseq.result.showing import Look
+from inseq.outputs.sequence import FeatureAttributionSequenceOutput
+from inseq.outputs.showing import Look
 from inseq.text.example import Token
 from inseq.views.budget import folded
 from inseq.views.facts import facts

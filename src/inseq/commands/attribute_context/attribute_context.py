@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from inseq.context import AttributeContextArgs, attribute_context_with_model, loaded_model
-from inseq.result.context import AttributeContextOutput, CCIOutput
+from inseq.results.context import AttributeContextOutput, CCIOutput
 
 __all__ = [
     "AttributeContextArgs",

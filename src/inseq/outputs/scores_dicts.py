@@ -11,11 +11,11 @@ from torch import Tensor
 
 from inseq._registry import bind
 from inseq.errors import ArgumentError
-from inseq.result.aggregate import aggregate_scores
+from inseq.results.aggregate.axes import aggregate_scores
 from inseq.text.example import Token
 
 if TYPE_CHECKING:
-    from inseq.result.output import FeatureAttributionSequenceOutput
+    from inseq.outputs.output import FeatureAttributionSequenceOutput
 
 
 def refuse(options: dict[str, Any], taker: str, also: set[str] | None = None) -> None:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from inseq._registry import bind
 from inseq.errors import ArgumentError
-from inseq.result.aggregate import aggregate_by, aggregate_scores, aggregators
+from inseq.results.aggregate.axes import aggregate_by, aggregate_scores, aggregators
 
 if TYPE_CHECKING:
-    from inseq.result.output import FeatureAttributionOutput
-    from inseq.result.sequence import FeatureAttributionSequenceOutput
+    from inseq.outputs.output import FeatureAttributionOutput
+    from inseq.outputs.sequence import FeatureAttributionSequenceOutput
 
 Stage = tuple[Any, Any]
 """An aggregator, or a function over an axis, and the function that goes with it."""

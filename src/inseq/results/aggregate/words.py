@@ -8,13 +8,13 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from inseq.errors import ArgumentError
-from inseq.result.aggregate import aggregators
-from inseq.result.spans import Span, spans
+from inseq.results.aggregate.axes import aggregators
+from inseq.results.aggregate.spans import Span, spans
 from inseq.text.example import Token
 from inseq.text.pieces import Alphabet
 
 if TYPE_CHECKING:
-    from inseq.result.output import FeatureAttributionSequenceOutput
+    from inseq.outputs.output import FeatureAttributionSequenceOutput
 
 UNSPACED = re.compile(
     r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"

@@ -10,10 +10,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from inseq.errors import ArgumentError
-from inseq.result.aggregate import aggregators
+from inseq.results.aggregate.axes import aggregators
 
 if TYPE_CHECKING:
-    from inseq.result.output import FeatureAttributionSequenceOutput
+    from inseq.outputs.output import FeatureAttributionSequenceOutput
 
 ENCODER = "encoder_self_attentions"
 

@@ -10,11 +10,11 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from inseq.result.scored import Scored
+from inseq.results.scores import Scored
 from inseq.text.example import Token
 
 if TYPE_CHECKING:
-    from inseq.result.output import FeatureAttributionSequenceOutput
+    from inseq.outputs.output import FeatureAttributionSequenceOutput
 
 
 @dataclass(kw_only=True, eq=False)

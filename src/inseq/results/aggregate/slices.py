@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from inseq.errors import ArgumentError
-from inseq.result.aggregate import aggregators, ranged
-from inseq.result.labelled import tile
-from inseq.result.spans import listed
+from inseq.results.aggregate.axes import aggregators, ranged
+from inseq.results.aggregate.spans import listed
+from inseq.results.labelled import tile
 
 if TYPE_CHECKING:
-    from inseq.result.output import FeatureAttributionSequenceOutput
+    from inseq.outputs.output import FeatureAttributionSequenceOutput
 
 
 @aggregators("slices")

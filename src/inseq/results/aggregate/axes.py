@@ -12,10 +12,10 @@ from torch import Tensor
 
 from inseq._registry import Registry, bind
 from inseq.errors import ArgumentError
-from inseq.result.labelled import AggregationFunction, Labelled, aggregation_functions
+from inseq.results.labelled import AggregationFunction, Labelled, aggregation_functions
 
 if TYPE_CHECKING:
-    from inseq.result.output import FeatureAttributionSequenceOutput
+    from inseq.outputs.output import FeatureAttributionSequenceOutput
 
 Function = str | AggregationFunction
 Names = Function | Sequence[Function | None] | None

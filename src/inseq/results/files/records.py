@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from inseq.errors import ArgumentError, writing
 
 if TYPE_CHECKING:
-    from inseq.result.sequence import FeatureAttributionSequenceOutput
+    from inseq.outputs.sequence import FeatureAttributionSequenceOutput
 
 COLUMNS = ("text", "step", "generated", "side", "position", "token", "score")
 

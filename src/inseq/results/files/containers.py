@@ -17,7 +17,7 @@ from safetensors.torch import load as load_tensors
 from torch import Tensor
 
 from inseq.errors import FileFormatError, writing
-from inseq.result.fields import STORED, Field
+from inseq.results.files.fields import STORED, Field
 
 MAX_BYTES = 512 * 2**20
 """The most that is read, and the most that a compressed file may grow to."""

@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 
 from inseq.errors import ArgumentError, FileFormatError
-from inseq.result.containers import growth, inflate, tensors
-from inseq.result.fields import DTYPES, Field, unpack
+from inseq.results.files.containers import growth, inflate, tensors
+from inseq.results.files.fields import DTYPES, Field, unpack
 from inseq.text.example import Role, Token
 from inseq.text.pieces import detect, readable
 
 if TYPE_CHECKING:
-    from inseq.result.output import FeatureAttributionOutput, FeatureAttributionSequenceOutput
-    from inseq.result.steps import FeatureAttributionStepOutput
+    from inseq.outputs.output import FeatureAttributionOutput, FeatureAttributionSequenceOutput
+    from inseq.results.steps import FeatureAttributionStepOutput
 
 TAG = "__instance_type__"
 KINDS: dict[str, tuple[tuple[str, ...], str]] = {
@@ -66,7 +66,7 @@ def read(document: Any) -> FeatureAttributionOutput:
     Raises:
         FileFormatError: if something is not as Inseq writes it; names the field.
     """
-    from inseq.result.output import FeatureAttributionOutput
+    from inseq.outputs.output import FeatureAttributionOutput
 
     _check_growth(document)
     _, attributes = _tagged(Field(document), ("FeatureAttributionOutput",))
@@ -84,7 +84,7 @@ def steps_of(sequences: Sequence[FeatureAttributionSequenceOutput]) -> list[Feat
     Raises:
         FileFormatError: if the sequences' scores cannot stand beside each other.
     """
-    from inseq.result.steps import step_outputs
+    from inseq.results.steps import step_outputs
 
     for name in ("source_attributions", "target_attributions"):
         found = [scores for sequence in sequences if (scores := getattr(sequence, name)) is not None]
@@ -125,7 +125,7 @@ def _tagged(field: Field, names: Sequence[str]) -> tuple[str, Field]:
 
 
 def _sequence(field: Field, info: dict[str, Any]) -> FeatureAttributionSequenceOutput:
-    from inseq.result.output import FeatureAttributionSequenceOutput
+    from inseq.outputs.output import FeatureAttributionSequenceOutput
 
     kind, attributes = _tagged(field, tuple(KINDS))
     private = [key for key in attributes.value if key.startswith("_")] if isinstance(attributes.value, dict) else []

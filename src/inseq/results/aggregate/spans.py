@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from inseq.errors import ArgumentError
-from inseq.result.aggregate import aggregators
-from inseq.result.alternatives import merged as merged_alternatives
-from inseq.result.labelled import AggregationFunction, Labelled, absmax, aggregation_functions, tile
+from inseq.results.aggregate.axes import aggregators
+from inseq.results.alternatives import merged as merged_alternatives
+from inseq.results.labelled import AggregationFunction, Labelled, absmax, aggregation_functions, tile
 from inseq.text.example import joined
 
 if TYPE_CHECKING:
-    from inseq.result.output import FeatureAttributionSequenceOutput
+    from inseq.outputs.output import FeatureAttributionSequenceOutput
 
 Span = tuple[int, int]
 

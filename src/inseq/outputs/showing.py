@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from inseq.errors import ArgumentError, writing
-from inseq.result import facade
-from inseq.result.aggregate import Names
+from inseq.outputs import scores_dicts
+from inseq.results.aggregate.axes import Names
 
 if TYPE_CHECKING:
-    from inseq.result.output import FeatureAttributionOutput
-    from inseq.result.sequence import FeatureAttributionSequenceOutput
+    from inseq.outputs.output import FeatureAttributionOutput
+    from inseq.outputs.sequence import FeatureAttributionSequenceOutput
     from inseq.views.table import Table
 
     Shown: TypeAlias = FeatureAttributionOutput | FeatureAttributionSequenceOutput
@@ -191,15 +191,15 @@ def tables(
         do_aggregation: whether to aggregate first.
         options: further arguments of ``aggregate``.
     """
-    from inseq.result.output import FeatureAttributionOutput
-    from inseq.result.pipeline import merges_tokens
-    from inseq.result.slices import dimensions
+    from inseq.outputs.output import FeatureAttributionOutput
+    from inseq.results.aggregate.pipeline import merges_tokens
+    from inseq.results.aggregate.slices import dimensions
     from inseq.views.tabulate import table
 
     look, given = look or Look(), options or {}
     merges = merges_tokens(aggregator)
     if not merges:
-        facade.refuse(given, "aggregate", SHOW_ARGUMENTS)
+        scores_dicts.refuse(given, "aggregate", SHOW_ARGUMENTS)
     sequences: list[FeatureAttributionSequenceOutput] = list(self) if isinstance(self, FeatureAttributionOutput) else [self]
     default = aggregator is None and not given and do_aggregation
     made = []
@@ -221,7 +221,7 @@ def _told_apart(made: list[Table]) -> list[Table]:
 
 
 def _shown(made: list[Table], look: Look, display: bool, return_html: bool, return_figure: bool) -> Any:
-    from inseq.result.figures import figure
+    from inseq.outputs.figures import figure
     from inseq.views import html, surface
 
     if return_html and return_figure:

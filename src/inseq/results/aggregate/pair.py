@@ -6,10 +6,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from inseq.errors import ArgumentError
-from inseq.result.aggregate import aggregators
+from inseq.results.aggregate.axes import aggregators
 
 if TYPE_CHECKING:
-    from inseq.result.output import FeatureAttributionSequenceOutput
+    from inseq.outputs.output import FeatureAttributionSequenceOutput
 
 
 @aggregators("pair")

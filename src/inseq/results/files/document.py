@@ -13,13 +13,15 @@ from torch import Tensor
 
 from inseq import __version__
 from inseq.errors import ArgumentError, FileFormatError, near
-from inseq.result import containers, facade, figures, inseq_files
-from inseq.result.alternatives import Alternative
-from inseq.result.fields import DTYPES, PRECISIONS, Field, pack
+from inseq.outputs import figures, scores_dicts
+from inseq.results.alternatives import Alternative
+from inseq.results.files import containers
+from inseq.results.files import inseq as inseq_files
+from inseq.results.files.fields import DTYPES, PRECISIONS, Field, pack
 from inseq.text.example import Role, Token
 
 if TYPE_CHECKING:
-    from inseq.result.output import FeatureAttributionOutput, FeatureAttributionSequenceOutput
+    from inseq.outputs.output import FeatureAttributionOutput, FeatureAttributionSequenceOutput
 
 FORMAT, VERSION = "inseq", 3
 SUFFIXES = (".json", ".safetensors", ".html", ".csv", *figures.SUFFIXES)
@@ -115,7 +117,7 @@ def _path(path: str | Path) -> Path:
 
 
 def _output(document: Field) -> FeatureAttributionOutput:
-    from inseq.result.output import FeatureAttributionOutput
+    from inseq.outputs.output import FeatureAttributionOutput
 
     _check_version(document)
     since = () if document.value["version"] == 1 else ("written_by",)
@@ -147,7 +149,7 @@ def _named(path: Path) -> tuple[str, str, bool]:
 
 def _split(output: FeatureAttributionOutput, path: Path, compress: bool) -> list[tuple[Path, FeatureAttributionOutput]]:
     """A path and an output for each sequence, with the facts that are about it."""
-    from inseq.result.output import OF_EACH
+    from inseq.outputs.output import OF_EACH
 
     stem, suffix, zipped = _named(path)
     ending = (suffix or ".json") + (".gz" if compress or zipped else "")
@@ -177,7 +179,7 @@ def _save_one(output: FeatureAttributionOutput, path: Path, compress: bool, use_
     if suffix in (".html", ".csv", *figures.SUFFIXES):
         raise ArgumentError(f"{path.name!r}: {suffix} files are written as they are; leave .gz out.")
     if use_primitives:
-        data = json.dumps(jsonable(facade.plain(output)), allow_nan=False, indent=1).encode("ascii")
+        data = json.dumps(jsonable(scores_dicts.plain(output)), allow_nan=False, indent=1).encode("ascii")
     elif suffix == ".safetensors":
         data = _safetensors(output, precision)
     else:
@@ -284,7 +286,7 @@ def _check_version(document: Field) -> None:
 
 
 def _sequence(field: Field) -> FeatureAttributionSequenceOutput:
-    from inseq.result.output import FeatureAttributionSequenceOutput
+    from inseq.outputs.output import FeatureAttributionSequenceOutput
 
     parts = field.record(*SEQUENCE, also=("spans", "alternatives"))
     values: dict[str, Any] = {name: [_token(item) for item in parts[name].items()] for name in TOKENS}

@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inseq.errors import ArgumentError
-from inseq.result import containers
-from inseq.result.aggregate import Names
-from inseq.result.showing import Look, tables
+from inseq.outputs.showing import Look, tables
+from inseq.results.aggregate.axes import Names
+from inseq.results.files import containers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from inseq.result.output import FeatureAttributionOutput
-    from inseq.result.showing import Shown
+    from inseq.outputs.output import FeatureAttributionOutput
+    from inseq.outputs.showing import Shown
     from inseq.views.table import Table
 
 SUFFIXES = (".svg", ".png", ".pdf")

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from inseq.errors import ArgumentError
-from inseq.result import facade, figures, long, showing, store
-from inseq.result.aggregate import Names
-from inseq.result.scored import Device, Scored
-from inseq.result.sequence import FeatureAttributionSequenceOutput as FeatureAttributionSequenceOutput
-from inseq.result.sequence import same
-from inseq.result.steps import FeatureAttributionStepOutput
+from inseq.outputs import figures, scores_dicts, showing
+from inseq.outputs.sequence import FeatureAttributionSequenceOutput as FeatureAttributionSequenceOutput
+from inseq.outputs.sequence import same
+from inseq.results.aggregate.axes import Names
+from inseq.results.files import document, records
+from inseq.results.scores import Device, Scored
+from inseq.results.steps import FeatureAttributionStepOutput
 
 OF_EACH = ("input_texts", "generated_texts", "contrast", "target_spans", "turns")
 """Facts of a call that have an entry for each text."""
@@ -116,11 +117,11 @@ class FeatureAttributionOutput:
 
     def to_pandas(self) -> Any:
         """The aggregated scores as a data frame: a row for each input token of each step of each text."""
-        return long.to_pandas([sequence.aggregate() for sequence in self])
+        return records.to_pandas([sequence.aggregate() for sequence in self])
 
     def to_csv(self, path: str | Path) -> None:
         """Write the aggregated scores: a line for each input token of each step of each text."""
-        long.to_csv([sequence.aggregate() for sequence in self], path)
+        records.to_csv([sequence.aggregate() for sequence in self], path)
 
     def top_k(self, k: int = 5) -> list[list[list[dict[str, Any]]]]:
         """For each text and step the input tokens of the largest aggregated scores."""
@@ -128,10 +129,10 @@ class FeatureAttributionOutput:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain Python values."""
-        return {"sequence_attributions": [sequence.to_dict() for sequence in self], "info": facade.plain(self.info)}
+        return {"sequence_attributions": [sequence.to_dict() for sequence in self], "info": scores_dicts.plain(self.info)}
 
-    save = store.save
-    load = staticmethod(store.load)
+    save = document.save
+    load = staticmethod(document.load)
 
 
 def merge_attributions(attributions: list[FeatureAttributionOutput]) -> FeatureAttributionOutput:

@@ -11,11 +11,13 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from inseq.errors import ArgumentError
-from inseq.result import aggregate as aggregation
-from inseq.result import facade, figures, long, pipeline, showing
-from inseq.result.aggregate import Names, SelectIdx
-from inseq.result.alternatives import Alternatives, tokens_of
-from inseq.result.scored import Scored
+from inseq.outputs import figures, scores_dicts, showing
+from inseq.results.aggregate import axes as aggregation
+from inseq.results.aggregate import pipeline
+from inseq.results.aggregate.axes import Names, SelectIdx
+from inseq.results.alternatives import Alternatives, tokens_of
+from inseq.results.files import records
+from inseq.results.scores import Scored
 from inseq.text.example import Token, joined
 
 
@@ -175,7 +177,7 @@ class FeatureAttributionSequenceOutput(Scored):
         scored = self.with_tensors()
         if (found := pipeline.staged(scored, aggregator, aggregate_fn, own)) is not None:
             return found
-        facade.refuse(unknown, "aggregate")
+        scores_dicts.refuse(unknown, "aggregate")
         return aggregation.aggregate_scores(
             scored, aggregator, aggregate_fn, normalize=normalize, rescale=rescale, select_idx=select_idx
         )
@@ -199,11 +201,11 @@ class FeatureAttributionSequenceOutput(Scored):
             {name: value}.
         """
         scored = self.aggregate(aggregator, **options) if do_aggregation else self.with_tensors()
-        return facade.scores_dicts(scored)
+        return scores_dicts.scores_dicts(scored)
 
     def __getitem__(self, chosen: int | slice) -> FeatureAttributionSequenceOutput:
         """Some of the input's tokens: of the source, or of a decoder-only model's prompt. What is explained stays."""
-        from inseq.result.slices import part
+        from inseq.results.aggregate.slices import part
 
         return part(self.with_tensors(), chosen)
 
@@ -249,19 +251,19 @@ class FeatureAttributionSequenceOutput(Scored):
 
     def to_pandas(self) -> Any:
         """The aggregated scores as a data frame: a row for each input token of each step."""
-        return long.to_pandas([self.aggregate()])
+        return records.to_pandas([self.aggregate()])
 
     def to_csv(self, path: str | Path) -> None:
         """Write the aggregated scores: a line for each input token of each step."""
-        long.to_csv([self.aggregate()], path)
+        records.to_csv([self.aggregate()], path)
 
     def top_k(self, k: int = 5) -> list[list[dict[str, Any]]]:
         """For each step the input tokens of the largest aggregated scores, the largest first."""
-        return long.top_k(self.aggregate(), k)
+        return records.top_k(self.aggregate(), k)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain Python values; tensors are nested lists, NaN in them is None."""
-        return facade.plain(self)
+        return scores_dicts.plain(self)
 
 
 def _found(output: FeatureAttributionSequenceOutput) -> list[Any]:

@@ -1,0 +1,1 @@
+"""Outputs as users hold them: data with methods that show, aggregate and save."""

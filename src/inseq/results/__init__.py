@@ -1,0 +1,1 @@
+"""Outputs as data: scores with named axes, their aggregation, and files."""
