@@ -179,7 +179,7 @@ def test_any_text_comes_back_from_safetensors(text: str, tmp_path: Path) -> None
 @given(
     precision=st.sampled_from(sorted(ERRORS)),
     dtype=st.sampled_from([torch.float32, torch.float64]),
-    power=st.integers(-120, 120),
+    power=st.integers(-120, 110),
     seed=st.integers(0, 99),
 )
 def test_rounding_errs_no_more_than_stated(precision: str, dtype: torch.dtype, power: int, seed: int) -> None:
