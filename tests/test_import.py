@@ -19,7 +19,7 @@ MAY_SEE: dict[str, set[str]] = {
     "methods": {"engine.requests", "text", "results.labelled"},
     "targets": {"engine.requests", "text", "results.labelled"},
     "results": {"text", "outputs"},
-    "views": {"results", "outputs", "text"},
+    "views": {"results", "outputs.showing", "text"},
     "outputs": {"results", "views", "text"},
     "demo": set(),
 }

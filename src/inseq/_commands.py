@@ -253,7 +253,8 @@ def _aggregated(found: Any, args: argparse.Namespace) -> Any:
 
     rescale = args.rescale_attributions
     scale = {"normalize": args.normalize_attributions and not rescale, "rescale": rescale}
-    return aggregate_at(found, args.attribution_aggregators, _selectors(args), **scale)
+    names, selectors = args.attribution_aggregators, _selectors(args)
+    return replace(found, sequence_attributions=[aggregate_at(each, names, selectors, **scale) for each in found])
 
 
 def _selectors(args: argparse.Namespace) -> list[int] | None:

@@ -362,16 +362,13 @@ def _attributed(
         **more,
         **args.attribution_kwargs,
     )
-    aggregated = aggregate_at(
-        found,
-        args.attribution_aggregators,
-        args.attribution_selectors,
-        normalize=args.normalize_attributions and not args.rescale_attributions,
-        rescale=args.rescale_attributions,
-    )
+    rescale = args.rescale_attributions
+    scale = {"normalize": args.normalize_attributions and not rescale, "rescale": rescale}
+    aggregators, selectors = args.attribution_aggregators, args.attribution_selectors
+    sequences = [aggregate_at(sequence, aggregators, selectors, **scale) for sequence in found]
     if args.show_intermediate_outputs:
-        aggregated.show(do_aggregation=False)
-    return list(aggregated)
+        replace(found, sequence_attributions=sequences).show(do_aggregation=False)
+    return sequences
 
 
 def _taken(scores: Tensor | None, rows: list[int], column: int) -> list[float]:

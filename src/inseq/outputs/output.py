@@ -10,10 +10,9 @@ from typing import Any
 from inseq.errors import ArgumentError
 from inseq.outputs import figures, scores_dicts, showing
 from inseq.outputs.sequence import FeatureAttributionSequenceOutput as FeatureAttributionSequenceOutput
-from inseq.outputs.sequence import same
 from inseq.results.aggregate.axes import Names
 from inseq.results.files import document, records
-from inseq.results.scores import Device, Scored
+from inseq.results.scores import Device, Scored, same
 from inseq.results.steps import FeatureAttributionStepOutput
 
 OF_EACH = ("input_texts", "generated_texts", "contrast", "target_spans", "turns")

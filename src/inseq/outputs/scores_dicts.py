@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor
 
-from inseq._registry import bind
 from inseq.errors import ArgumentError
-from inseq.results.aggregate.axes import aggregate_scores
 from inseq.text.example import Token
 
 if TYPE_CHECKING:
     from inseq.outputs.output import FeatureAttributionSequenceOutput
-
-
-def refuse(options: dict[str, Any], taker: str, also: set[str] | None = None) -> None:
-    """Check keywords against the options of aggregation.
-
-    Raises:
-        UnknownArgumentError: for the first keyword that it does not take, with the near ones.
-    """
-    parameters = inspect.signature(aggregate_scores).parameters.values()
-    known = {p.name: p.default for p in parameters if p.default is not p.empty}
-    bind(options, {taker: known}, also)
 
 
 def scores_dicts(output: FeatureAttributionSequenceOutput) -> dict[str, dict[tuple[int, str], dict[Any, float]]]:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from inseq.errors import ArgumentError, writing
-from inseq.outputs import scores_dicts
 from inseq.results.aggregate.axes import Names
 
 if TYPE_CHECKING:
@@ -192,14 +191,14 @@ def tables(
         options: further arguments of ``aggregate``.
     """
     from inseq.outputs.output import FeatureAttributionOutput
-    from inseq.results.aggregate.pipeline import merges_tokens
+    from inseq.results.aggregate.pipeline import merges_tokens, refuse
     from inseq.results.aggregate.slices import dimensions
     from inseq.views.tabulate import table
 
     look, given = look or Look(), options or {}
     merges = merges_tokens(aggregator)
     if not merges:
-        scores_dicts.refuse(given, "aggregate", SHOW_ARGUMENTS)
+        refuse(given, "aggregate", SHOW_ARGUMENTS)
     sequences: list[FeatureAttributionSequenceOutput] = list(self) if isinstance(self, FeatureAttributionOutput) else [self]
     default = aggregator is None and not given and do_aggregation
     made = []

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from inseq.results.scores import Scored
+from inseq.results.scores import Scored, SequenceScores
 from inseq.text.example import Token
-
-if TYPE_CHECKING:
-    from inseq.outputs.output import FeatureAttributionSequenceOutput
 
 
 @dataclass(kw_only=True, eq=False)
@@ -40,7 +36,7 @@ class FeatureAttributionStepOutput(Scored):
     sequence_scores: dict[str, Float[Tensor, "text row column *extra"]] = field(default_factory=dict)
 
 
-def step_outputs(outputs: Sequence[FeatureAttributionSequenceOutput]) -> list[FeatureAttributionStepOutput]:
+def step_outputs(outputs: Sequence[SequenceScores]) -> list[FeatureAttributionStepOutput]:
     """Cut the outputs of a call into steps, the first of every text first."""
     names = dict.fromkeys(name for output in outputs for name in output.sequence_scores)
     matrices = {name: _padded([output.sequence_scores.get(name) for output in outputs]) for name in names}
@@ -48,9 +44,7 @@ def step_outputs(outputs: Sequence[FeatureAttributionSequenceOutput]) -> list[Fe
     return [_step(outputs, k, shared) for k in range(max(len(output.positions) for output in outputs))]
 
 
-def _step(
-    outputs: Sequence[FeatureAttributionSequenceOutput], k: int, matrices: dict[str, Tensor]
-) -> FeatureAttributionStepOutput:
+def _step(outputs: Sequence[SequenceScores], k: int, matrices: dict[str, Tensor]) -> FeatureAttributionStepOutput:
     here = [k < len(output.positions) for output in outputs]
     starts = [output.positions[k][0] if has else 0 for output, has in zip(outputs, here, strict=True)]
     sides = zip(outputs, here, starts, strict=True)

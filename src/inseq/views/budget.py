@@ -7,18 +7,16 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from inseq.outputs.sequence import FeatureAttributionSequenceOutput
 from inseq.results.aggregate.axes import scores_of
 from inseq.results.aggregate.spans import spans
+from inseq.results.scores import SequenceScores
 from inseq.text.example import Token
 
 MAX_CELLS, MAX_COLUMNS, MAX_ROWS, LEAST_ROWS = 2_000_000, 4_000, 8_000, 200
 Span = tuple[int, int]
 
 
-def folded(
-    sequence: FeatureAttributionSequenceOutput, most: int | None = None
-) -> tuple[FeatureAttributionSequenceOutput, list[str]]:
+def folded(sequence: SequenceScores, most: int | None = None) -> tuple[SequenceScores, list[str]]:
     """Return an output within the budget, or with so many input tokens at most, and sentences on what was drawn together."""
     said = []
     if len(sequence.positions) > MAX_COLUMNS:
@@ -56,7 +54,7 @@ def _strongest(scores: torch.Tensor, limit: int) -> tuple[int, set[int]]:
     return best
 
 
-def _sides(sequence: FeatureAttributionSequenceOutput, kept: set[int]) -> dict[str, list[Span]]:
+def _sides(sequence: SequenceScores, kept: set[int]) -> dict[str, list[Span]]:
     """Stretches of input tokens that are not kept; explained tokens stay as they are."""
     sides: dict[str, list[Span]] = {}
     at = 0

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from inseq.outputs.sequence import FeatureAttributionSequenceOutput
+from inseq.results.scores import SequenceScores
 from inseq.views.table import Label, Matrix, Scale
 from inseq.views.words import visible
 
@@ -24,7 +24,7 @@ LARGE_IS_GOOD = frozenset({"fit", "converged"})
 
 
 def facts(
-    sequence: FeatureAttributionSequenceOutput,
+    sequence: SequenceScores,
     info: Mapping[str, Any],
     rows: Sequence[Label],
     values: Matrix,
@@ -87,7 +87,7 @@ def _beyond(rows: Sequence[Label], values: Matrix, scale: Scale) -> list[tuple[s
     return [("Colours", f"the scale leaves out {' and '.join(named)}")]
 
 
-def _broken(sequence: FeatureAttributionSequenceOutput) -> list[tuple[str, str]]:
+def _broken(sequence: SequenceScores) -> list[tuple[str, str]]:
     """Count scores that are no number although the token had been read."""
     count = 0
     if (source := sequence.source_attributions) is not None:

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from inseq.outputs.sequence import FeatureAttributionSequenceOutput
 from inseq.results.aggregate.words import STARTS, grouped
+from inseq.results.scores import SequenceScores
 from inseq.text.example import Token
 from inseq.views.table import Grouping
 
 
-def groupings(
-    sequence: FeatureAttributionSequenceOutput, tokens: Sequence[Token], info: Mapping[str, Any]
-) -> tuple[Grouping, ...]:
+def groupings(sequence: SequenceScores, tokens: Sequence[Token], info: Mapping[str, Any]) -> tuple[Grouping, ...]:
     """The groupings that join any tokens at all, the finest first."""
     found = [(name, _numbers(grouped(tokens, starts(sequence)), len(tokens))) for name, starts in STARTS.items()]
     turns = _turns(tokens, info)

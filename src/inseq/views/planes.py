@@ -8,17 +8,18 @@ from itertools import product
 import numpy as np
 
 from inseq.errors import ArgumentError
-from inseq.outputs.sequence import FeatureAttributionSequenceOutput
 from inseq.results.aggregate.axes import picked
+from inseq.results.aggregate.pipeline import aggregated
+from inseq.results.scores import SequenceScores
 from inseq.views.table import Plane
 
 CHOSEN = ("layer", "head")
 MAX_VALUES = 1_000_000
-Chosen = list[tuple[Plane, FeatureAttributionSequenceOutput]]
+Chosen = list[tuple[Plane, SequenceScores]]
 
 
 def planes(
-    granular: FeatureAttributionSequenceOutput | None, show_dim: int | str | None = None
+    granular: SequenceScores | None, show_dim: int | str | None = None
 ) -> tuple[tuple[tuple[str, int], ...], Chosen, list[str]]:
     """Return the axes that can be chosen from, an aggregated output for each choice, and what had to be left out.
 
@@ -43,7 +44,7 @@ def planes(
     return tuple(zip(names, sizes, strict=True)), found, []
 
 
-def _names(granular: FeatureAttributionSequenceOutput, show_dim: int | str | None) -> list[str]:
+def _names(granular: SequenceScores, show_dim: int | str | None) -> list[str]:
     if show_dim is None:
         return [axis for axis in granular.axes if axis in CHOSEN]
     numbered = dict(enumerate(("feature", "step", *granular.axes)))
@@ -54,9 +55,7 @@ def _names(granular: FeatureAttributionSequenceOutput, show_dim: int | str | Non
     return [str(name)]
 
 
-def _at(
-    granular: FeatureAttributionSequenceOutput, names: Sequence[str], index: Sequence[int | None]
-) -> FeatureAttributionSequenceOutput:
+def _at(granular: SequenceScores, names: Sequence[str], index: Sequence[int | None]) -> SequenceScores:
     for name, i in zip(names, index, strict=True):
         granular = granular if i is None else picked(granular, name, i)
-    return granular.aggregate()
+    return aggregated(granular)

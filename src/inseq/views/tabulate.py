@@ -10,8 +10,8 @@ import numpy as np
 from torch import Tensor
 
 from inseq.errors import ArgumentError
-from inseq.outputs.sequence import FeatureAttributionSequenceOutput
 from inseq.outputs.showing import Look
+from inseq.results.scores import SequenceScores
 from inseq.text.example import Token
 from inseq.views.budget import folded
 from inseq.views.facts import facts
@@ -29,12 +29,12 @@ SINK = 3.0
 
 
 def table(
-    sequence: FeatureAttributionSequenceOutput,
+    sequence: SequenceScores,
     *,
     info: Mapping[str, Any] | None = None,
     title: str = "",
     look: Look = Look(),  # noqa: B008
-    granular: FeatureAttributionSequenceOutput | None = None,
+    granular: SequenceScores | None = None,
 ) -> Table:
     """Return the intermediate form of an aggregated output.
 
@@ -93,7 +93,7 @@ def table(
     )
 
 
-def _rows(sequence: FeatureAttributionSequenceOutput) -> tuple[tuple[Label, ...], Matrix]:
+def _rows(sequence: SequenceScores) -> tuple[tuple[Label, ...], Matrix]:
     """Labels and scores of all tokens that were read. The last generated token of a decoder was not."""
     rows: tuple[Label, ...] = ()
     parts = []
@@ -110,7 +110,7 @@ def _rows(sequence: FeatureAttributionSequenceOutput) -> tuple[tuple[Label, ...]
     return rows, np.concatenate(parts) if parts else np.zeros((0, len(sequence.positions)))
 
 
-def _places(sequence: FeatureAttributionSequenceOutput, rows: tuple[Label, ...]) -> list[tuple[Place, Token]]:
+def _places(sequence: SequenceScores, rows: tuple[Label, ...]) -> list[tuple[Place, Token]]:
     """The running text: the source, or the prompt of a decoder, then what was generated."""
     row_of = {(row.matrix, at): i for side in ("source", "target") for at, (i, row) in enumerate(_of_side(rows, side))}
     column_of = {at: i for i, (start, end) in enumerate(sequence.positions) for at in range(start, end)}
@@ -129,9 +129,7 @@ def _places(sequence: FeatureAttributionSequenceOutput, rows: tuple[Label, ...])
     return found
 
 
-def _exchanged(
-    sequence: FeatureAttributionSequenceOutput, texts: Mapping[str, str] | None
-) -> FeatureAttributionSequenceOutput:
+def _exchanged(sequence: SequenceScores, texts: Mapping[str, str] | None) -> SequenceScores:
     """Other texts in what tokens show; the scores and the output itself stay."""
     if not texts:
         return sequence

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -13,9 +13,7 @@ from torch import Tensor
 from inseq._registry import Registry, bind
 from inseq.errors import ArgumentError
 from inseq.results.labelled import AggregationFunction, Labelled, aggregation_functions
-
-if TYPE_CHECKING:
-    from inseq.outputs.output import FeatureAttributionSequenceOutput
+from inseq.results.scores import S, SequenceScores
 
 Function = str | AggregationFunction
 Names = Function | Sequence[Function | None] | None
@@ -39,14 +37,14 @@ class Fold:
 
 
 def aggregate_scores(
-    output: FeatureAttributionSequenceOutput,
+    output: S,
     aggregator: Names = None,
     aggregate_fn: Names = None,
     *,
     normalize: bool | None = None,
     rescale: bool = False,
     select_idx: SelectIdx = None,
-) -> FeatureAttributionSequenceOutput:
+) -> S:
     """Return a new output with trailing axes folded; see ``FeatureAttributionSequenceOutput.aggregate``."""
     selected = _select(output, select_idx)
     if aggregator is not None and not callable(aggregator) and len(aggregator) == 0:
@@ -61,9 +59,7 @@ def aggregate_scores(
     return replace(result, normalize=normal and bool(result.axes))
 
 
-def aggregate_by(
-    output: FeatureAttributionSequenceOutput, aggregator: Names, aggregate_fn: Names, options: dict[str, Any]
-) -> FeatureAttributionSequenceOutput | None:
+def aggregate_by(output: S, aggregator: Names, aggregate_fn: Names, options: dict[str, Any]) -> S | None:
     """Apply an aggregator of that name, if there is one.
 
     Raises:
@@ -132,7 +128,7 @@ def _fold(axis: str, function: Function) -> Fold:
     return Fold(axis, entry.name, entry.function, bool(entry.facts.get("unsigned")))
 
 
-def _select(output: FeatureAttributionSequenceOutput, select_idx: SelectIdx) -> FeatureAttributionSequenceOutput:
+def _select(output: S, select_idx: SelectIdx) -> S:
     if select_idx is None:
         return output.copy()
     if not output.axes:
@@ -149,7 +145,7 @@ def _select(output: FeatureAttributionSequenceOutput, select_idx: SelectIdx) -> 
     )
 
 
-def picked(output: FeatureAttributionSequenceOutput, axis: str, index: int) -> FeatureAttributionSequenceOutput:
+def picked(output: S, axis: str, index: int) -> S:
     """Return a new output with one index of a trailing axis in place of all of them."""
     at = output.axes[::-1].index(axis)
     return _map(
@@ -161,14 +157,14 @@ def picked(output: FeatureAttributionSequenceOutput, axis: str, index: int) -> F
     )
 
 
-def ranged(output: FeatureAttributionSequenceOutput, axis: str, start: int, end: int) -> FeatureAttributionSequenceOutput:
+def ranged(output: S, axis: str, start: int, end: int) -> S:
     """Return a new output with a range of a trailing axis."""
     return _map(
         output, lambda scores: scores.select(axis, range(start, end)), reduced=(*output.reduced, f"{axis}s {start} to {end}")
     )
 
 
-def _folded(output: FeatureAttributionSequenceOutput, fold: Fold) -> FeatureAttributionSequenceOutput:
+def _folded(output: S, fold: Fold) -> S:
     return _map(
         output,
         lambda scores: scores.reduce(fold.axis, fold.function),
@@ -179,9 +175,7 @@ def _folded(output: FeatureAttributionSequenceOutput, fold: Fold) -> FeatureAttr
     )
 
 
-def _map(
-    output: FeatureAttributionSequenceOutput, function: Callable[[Labelled], Labelled], **changes: Any
-) -> FeatureAttributionSequenceOutput:
+def _map(output: S, function: Callable[[Labelled], Labelled], **changes: Any) -> S:
     """Apply a function of the trailing axes to every tensor that has them."""
     axes = ("feature", "step", *output.axes)
 
@@ -200,27 +194,25 @@ def _map(
     )
 
 
-def _normalised(output: FeatureAttributionSequenceOutput) -> FeatureAttributionSequenceOutput:
+def _normalised(output: S) -> S:
     """Make the magnitudes of each step sum to 1, source and target rows together. A column of zeros stays."""
     norms = [scores.abs().nansum(0) for scores in scores_of(output)]
     result = _divided(output, torch.stack(norms).sum(0)) if norms else output
     return replace(result, reduced=(*(r for r in output.reduced if r != NORMALISED), NORMALISED))
 
 
-def _rescaled(output: FeatureAttributionSequenceOutput) -> FeatureAttributionSequenceOutput:
+def _rescaled(output: S) -> S:
     """Divide by the largest magnitude of the whole output."""
     sizes = [scores.abs().nan_to_num(0.0).amax() for scores in scores_of(output) if scores.numel()]
     result = _divided(output, torch.stack(sizes).amax()) if sizes else output
     return replace(result, reduced=(*(r for r in output.reduced if r != RESCALED), RESCALED))
 
 
-def scores_of(output: FeatureAttributionSequenceOutput) -> list[Float[Tensor, "feature step *extra"]]:
+def scores_of(output: SequenceScores) -> list[Float[Tensor, "feature step *extra"]]:
     return [s for s in (output.source_attributions, output.target_attributions) if s is not None]
 
 
-def _divided(
-    output: FeatureAttributionSequenceOutput, divisor: Float[Tensor, "*step_extra"]
-) -> FeatureAttributionSequenceOutput:
+def _divided(output: S, divisor: Float[Tensor, "*step_extra"]) -> S:
     safe = divisor.masked_fill(divisor == 0, 1.0)
     source, target = output.source_attributions, output.target_attributions
     return replace(
@@ -230,7 +222,7 @@ def _divided(
     )
 
 
-def weighted(output: FeatureAttributionSequenceOutput, name: str) -> FeatureAttributionSequenceOutput:
+def weighted(output: S, name: str) -> S:
     """Multiply each step's attributions by its step score."""
     factor = output.step_scores[name]
     source, target = output.source_attributions, output.target_attributions

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from inseq.errors import ArgumentError
 from inseq.results.aggregate.axes import aggregators
-
-if TYPE_CHECKING:
-    from inseq.outputs.output import FeatureAttributionSequenceOutput
+from inseq.results.scores import S
 
 
 @aggregators("pair")
-def pair(output: FeatureAttributionSequenceOutput, *, paired_attr: Any = None) -> Any:
+def pair(output: S, *, paired_attr: Any = None) -> S:
     """This output's attributions minus those of ``paired_attr``, which has the same shapes; the rest is this output's.
 
     Alternatives are left out: a difference has no predictions of its own.

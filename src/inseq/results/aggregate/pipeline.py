@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from inseq._registry import bind
 from inseq.errors import ArgumentError
 from inseq.results.aggregate.axes import aggregate_by, aggregate_scores, aggregators
+from inseq.results.scores import S
 
 if TYPE_CHECKING:
-    from inseq.outputs.output import FeatureAttributionOutput
-    from inseq.outputs.sequence import FeatureAttributionSequenceOutput
+    pass
 
 Stage = tuple[Any, Any]
 """An aggregator, or a function over an axis, and the function that goes with it."""
@@ -41,9 +41,39 @@ class AggregatorPipeline:
         self.stages = list(zip(aggregators, aggregate_fn or [None] * len(aggregators), strict=True))
 
 
-def staged(
-    output: FeatureAttributionSequenceOutput, aggregator: Any, aggregate_fn: Any, options: dict[str, Any]
-) -> FeatureAttributionSequenceOutput | None:
+def aggregated(output: S, aggregator: Any = None, aggregate_fn: Any = None, options: Mapping[str, Any] | None = None) -> S:
+    """Return a new output, aggregated by name, by function, or by several of both one after the other.
+
+    Args:
+        output: the output.
+        aggregator: see ``FeatureAttributionSequenceOutput.aggregate``.
+        aggregate_fn: likewise.
+        options: its further arguments; one that is left out has its default.
+
+    Raises:
+        ArgumentError: for functions that do not fit.
+        UnknownArgumentError: for an option that nothing takes.
+    """
+    options = dict(options or {})
+    scores = output.with_tensors()
+    if (result := _staged(scores, aggregator, aggregate_fn, options)) is not None:
+        return result
+    refuse(options, "aggregate")
+    return aggregate_scores(scores, aggregator, aggregate_fn, **options)
+
+
+def refuse(options: dict[str, Any], taker: str, also: set[str] | None = None) -> None:
+    """Check keywords against the options of aggregation.
+
+    Raises:
+        UnknownArgumentError: for the first keyword that it does not take, with the near ones.
+    """
+    parameters = inspect.signature(aggregate_scores).parameters.values()
+    known = {p.name: p.default for p in parameters if p.default is not p.empty}
+    bind(options, {taker: known}, also)
+
+
+def _staged(output: S, aggregator: Any, aggregate_fn: Any, options: dict[str, Any]) -> S | None:
     """Apply what is not one function for all trailing axes, or one for each; None where it is.
 
     Options go to every stage that takes them. Functions that follow each other fold the trailing axes, the last axis first;
@@ -75,9 +105,7 @@ def staged(
     return output
 
 
-def aggregate_at(
-    output: FeatureAttributionOutput, aggregator: Sequence[str] | None, selectors: Sequence[int] | None, **options: Any
-) -> FeatureAttributionOutput:
+def aggregate_at(output: S, aggregator: Sequence[str] | None, selectors: Sequence[int] | None, **options: Any) -> S:
     """Aggregate as Inseq's command line does, with an index for each aggregator in place of its function.
 
     Args:
@@ -89,12 +117,12 @@ def aggregate_at(
     """
     names, indices = list(aggregator or []), list(selectors or [])
     for index in indices:
-        output = output.aggregate([], select_idx=index)
+        output = aggregated(output, [], None, {"select_idx": index})
     functions = [i for i, name in enumerate(names) if not merges_tokens(name)]
-    replaced = functions[: min(len(indices), max(0, len(functions) - len(output[0].axes)))]
+    replaced = functions[: min(len(indices), max(0, len(functions) - len(output.axes)))]
     names = [name for i, name in enumerate(names) if i not in replaced]
     names += ["scores"] if len(functions) == len(replaced) else []
-    return output.aggregate(names[0] if len(names) == 1 else names, **options)
+    return aggregated(output, names[0] if len(names) == 1 else names, None, options)
 
 
 def merges_tokens(aggregator: Any) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
@@ -11,15 +10,13 @@ from torch import Tensor
 
 from inseq.errors import ArgumentError
 from inseq.results.aggregate.axes import aggregators
-
-if TYPE_CHECKING:
-    from inseq.outputs.output import FeatureAttributionSequenceOutput
+from inseq.results.scores import S, SequenceScores
 
 ENCODER = "encoder_self_attentions"
 
 
 @aggregators("rollout")
-def rollout(output: FeatureAttributionSequenceOutput) -> Any:
+def rollout(output: S) -> S:
     """Fold the layers and heads of the method ``attention`` into the share of each token in the vector that predicts a step.
 
     The heads of a layer are averaged, (A + I) / 2 counts the residual connection, and layers are multiplied (Abnar and Zuidema
@@ -68,7 +65,7 @@ def _with_residual(weights: Float[Tensor, "query key"]) -> Float[Tensor, "query 
     return (weights + torch.eye(len(weights), dtype=weights.dtype, device=weights.device)) / 2
 
 
-def _whole(output: FeatureAttributionSequenceOutput) -> Float[Tensor, "key query layer head"]:
+def _whole(output: SequenceScores) -> Float[Tensor, "key query layer head"]:
     """The decoder's attention from each position that predicts a step to each.
 
     Raises:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,13 +13,11 @@ from inseq.errors import ArgumentError
 from inseq.results.aggregate.axes import aggregators, ranged
 from inseq.results.aggregate.spans import listed
 from inseq.results.labelled import tile
-
-if TYPE_CHECKING:
-    from inseq.outputs.output import FeatureAttributionSequenceOutput
+from inseq.results.scores import S
 
 
 @aggregators("slices")
-def slices(output: FeatureAttributionSequenceOutput, *, source_spans: Any = None, target_spans: Any = None) -> Any:
+def slices(output: S, *, source_spans: Any = None, target_spans: Any = None) -> S:
     """Keep the tokens of some spans of the input, and all that are explained.
 
     Args:
@@ -58,7 +56,7 @@ def slices(output: FeatureAttributionSequenceOutput, *, source_spans: Any = None
     )
 
 
-def dimensions(output: FeatureAttributionSequenceOutput, given: Any) -> FeatureAttributionSequenceOutput:
+def dimensions(output: S, given: Any) -> S:
     """Keep a range of some dimensions: ``{dimension: (start, end)}``.
 
     Args:
@@ -89,7 +87,7 @@ def dimensions(output: FeatureAttributionSequenceOutput, given: Any) -> FeatureA
     return output
 
 
-def steps(output: FeatureAttributionSequenceOutput, start: int, end: int) -> FeatureAttributionSequenceOutput:
+def steps(output: S, start: int, end: int) -> S:
     """The output with some of its explained tokens.
 
     Raises:
@@ -114,7 +112,7 @@ def steps(output: FeatureAttributionSequenceOutput, start: int, end: int) -> Fea
     )
 
 
-def part(output: FeatureAttributionSequenceOutput, chosen: int | slice) -> FeatureAttributionSequenceOutput:
+def part(output: S, chosen: int | slice) -> S:
     """The output with some of its input tokens: of the source, or of a decoder-only model's prompt.
 
     Raises:
@@ -131,8 +129,7 @@ def part(output: FeatureAttributionSequenceOutput, chosen: int | slice) -> Featu
     start, end, _ = chosen.indices(size)
     if start >= end:
         raise ArgumentError(f"[{chosen.start}:{chosen.stop}] leaves none of {size} input tokens.")
-    found: FeatureAttributionSequenceOutput = slices(output, **{side: (start, end)})
-    return found
+    return slices(output, **{side: (start, end)})
 
 
 def _kept(given: Any, size: int) -> list[int]:

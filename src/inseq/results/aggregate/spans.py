@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
@@ -13,10 +13,8 @@ from inseq.errors import ArgumentError
 from inseq.results.aggregate.axes import aggregators
 from inseq.results.alternatives import merged as merged_alternatives
 from inseq.results.labelled import AggregationFunction, Labelled, absmax, aggregation_functions, tile
+from inseq.results.scores import S
 from inseq.text.example import joined
-
-if TYPE_CHECKING:
-    from inseq.outputs.output import FeatureAttributionSequenceOutput
 
 Span = tuple[int, int]
 
@@ -25,9 +23,7 @@ DIAGNOSTICS = {"fit": "min", "converged": "min"}
 
 
 @aggregators("spans")
-def spans(
-    output: FeatureAttributionSequenceOutput, *, source_spans: Any = None, target_spans: Any = None, aggregate_fn: Any = None
-) -> Any:
+def spans(output: S, *, source_spans: Any = None, target_spans: Any = None, aggregate_fn: Any = None) -> S:
     """Merge the tokens of each span; of scores the one of largest magnitude stands for all.
 
     Step scores merge as their step functions do: probabilities are multiplied, logarithms added.

@@ -5,16 +5,14 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from inseq.errors import ArgumentError
 from inseq.results.aggregate.axes import aggregators
 from inseq.results.aggregate.spans import Span, spans
+from inseq.results.scores import S, SequenceScores
 from inseq.text.example import Token
 from inseq.text.pieces import Alphabet
-
-if TYPE_CHECKING:
-    from inseq.outputs.output import FeatureAttributionSequenceOutput
 
 UNSPACED = re.compile(
     r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
@@ -31,14 +29,14 @@ Starts = Callable[[Token, Token], bool]
 
 @aggregators("subwords")
 def subwords(
-    output: FeatureAttributionSequenceOutput,
+    output: S,
     *,
     aggregate_source: bool = True,
     aggregate_target: bool = True,
     special_chars: Any = None,
     is_suffix_symbol: bool = False,
     aggregate_fn: Any = None,
-) -> Any:
+) -> S:
     """Merge the pieces of each word: a word begins at a space, at a special token, and beside scripts without spaces.
 
     Args:
@@ -54,18 +52,18 @@ def subwords(
 
 
 @aggregators("words")
-def words(output: FeatureAttributionSequenceOutput, *, aggregate_fn: Any = None) -> Any:
+def words(output: S, *, aggregate_fn: Any = None) -> S:
     """Merge the pieces of each word, punctuation apart."""
     return _merged(output, _starts_of_words(output), True, True, aggregate_fn)
 
 
-def _starts_of_words(output: FeatureAttributionSequenceOutput) -> Starts:
+def _starts_of_words(output: SequenceScores) -> Starts:
     starts = _word_starts(output)
     return lambda before, token: starts(before, token) or _is_mark(before) != _is_mark(token)
 
 
 @aggregators("sentences")
-def sentences(output: FeatureAttributionSequenceOutput, *, aggregate_fn: Any = None) -> Any:
+def sentences(output: S, *, aggregate_fn: Any = None) -> S:
     """Merge the tokens of each sentence: it ends at a mark such as ``.`` or ``。`` that a space or its script follows."""
     return _merged(output, _begins_sentence, True, True, aggregate_fn)
 
@@ -77,7 +75,7 @@ def _begins_sentence(before: Token, token: Token) -> bool:
     return ended and (token.text[:1].isspace() or before.text[-1:].isspace() or UNSPACED.match(token.text) is not None)
 
 
-STARTS: dict[str, Callable[[FeatureAttributionSequenceOutput], Starts]] = {
+STARTS: dict[str, Callable[[SequenceScores], Starts]] = {
     "word": _starts_of_words,
     "sentence": lambda output: _begins_sentence,
 }
@@ -86,14 +84,14 @@ STARTS: dict[str, Callable[[FeatureAttributionSequenceOutput], Starts]] = {
 
 @aggregators("split")
 def split(
-    output: FeatureAttributionSequenceOutput,
+    output: S,
     *,
     split_pattern: str | None = None,
     split_mode: str = "single",
     aggregate_source: bool = True,
     aggregate_target: bool = True,
     aggregate_fn: Any = None,
-) -> Any:
+) -> S:
     """Merge the tokens between matches of a pattern, which is looked for in what tokens say.
 
     Args:
@@ -122,7 +120,7 @@ def split(
 
 
 @aggregators("turns")
-def turns(output: FeatureAttributionSequenceOutput, *, aggregate_fn: Any = None) -> Any:
+def turns(output: S, *, aggregate_fn: Any = None) -> S:
     """Merge the tokens of each message of a chat; what was generated stays as it is.
 
     Raises:
@@ -139,15 +137,12 @@ def turns(output: FeatureAttributionSequenceOutput, *, aggregate_fn: Any = None)
     return spans(output, **{side: said}, aggregate_fn=aggregate_fn)
 
 
-def _merged(
-    output: FeatureAttributionSequenceOutput, starts: Starts, source: bool, target: bool, aggregate_fn: Any
-) -> FeatureAttributionSequenceOutput:
+def _merged(output: S, starts: Starts, source: bool, target: bool, aggregate_fn: Any) -> S:
     sides = {
         "source_spans": grouped(output.source, starts) if source else None,
         "target_spans": grouped(output.target, starts) if target else None,
     }
-    merged: FeatureAttributionSequenceOutput = spans(output, **sides, aggregate_fn=aggregate_fn)
-    return merged
+    return spans(output, **sides, aggregate_fn=aggregate_fn)
 
 
 def grouped(tokens: Sequence[Token], starts: Starts) -> list[Span]:
@@ -161,7 +156,7 @@ def grouped(tokens: Sequence[Token], starts: Starts) -> list[Span]:
     return list(zip(at, [*at[1:], len(tokens)], strict=True)) if at else []
 
 
-def _word_starts(output: FeatureAttributionSequenceOutput) -> Starts:
+def _word_starts(output: SequenceScores) -> Starts:
     """Where words begin, by what is known of the tokenizer."""
     tokens = [*output.source, *output.target]
     written = output.info.get("alphabet")

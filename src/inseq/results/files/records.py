@@ -6,17 +6,15 @@ import csv
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from inseq.errors import ArgumentError, writing
-
-if TYPE_CHECKING:
-    from inseq.outputs.sequence import FeatureAttributionSequenceOutput
+from inseq.results.scores import SequenceScores
 
 COLUMNS = ("text", "step", "generated", "side", "position", "token", "score")
 
 
-def records(outputs: Sequence[FeatureAttributionSequenceOutput]) -> Iterator[dict[str, Any]]:
+def records(outputs: Sequence[SequenceScores]) -> Iterator[dict[str, Any]]:
     """A record for each score that is there: what is explained, and the input token with its place on its side.
 
     Raises:
@@ -35,7 +33,7 @@ def records(outputs: Sequence[FeatureAttributionSequenceOutput]) -> Iterator[dic
                         yield dict(zip(COLUMNS, values, strict=True))
 
 
-def to_csv(outputs: Sequence[FeatureAttributionSequenceOutput], path: str | Path) -> None:
+def to_csv(outputs: Sequence[SequenceScores], path: str | Path) -> None:
     """Write the records. A text that a spreadsheet would take for a formula has an apostrophe before it."""
     with writing(path), Path(path).open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
@@ -43,7 +41,7 @@ def to_csv(outputs: Sequence[FeatureAttributionSequenceOutput], path: str | Path
         writer.writerows({name: _inert(value) for name, value in record.items()} for record in records(outputs))
 
 
-def to_pandas(outputs: Sequence[FeatureAttributionSequenceOutput]) -> Any:
+def to_pandas(outputs: Sequence[SequenceScores]) -> Any:
     """The records as a data frame.
 
     Raises:
@@ -56,7 +54,7 @@ def to_pandas(outputs: Sequence[FeatureAttributionSequenceOutput]) -> Any:
     return pandas.DataFrame(records(outputs), columns=list(COLUMNS))
 
 
-def top_k(output: FeatureAttributionSequenceOutput, k: int) -> list[list[dict[str, Any]]]:
+def top_k(output: SequenceScores, k: int) -> list[list[dict[str, Any]]]:
     """For each step its records of the largest magnitudes, the largest first.
 
     Raises:
