@@ -15,7 +15,8 @@ import pytest
 import torch
 from results import translation
 
-from inseq.outputs.output import FeatureAttributionOutput, FeatureAttributionSequenceOutput
+from inseq.outputs.output import FeatureAttributionOutput
+from inseq.outputs.sequence import FeatureAttributionSequenceOutput
 from inseq.views.colours import RGB
 
 CHROMIUM = shutil.which("chromium")

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from inseq.demo.scenes import Scene, scenes
 from inseq.demo.translations import Translation, translations
-from inseq.outputs.output import FeatureAttributionSequenceOutput
+from inseq.outputs.sequence import FeatureAttributionSequenceOutput
 from inseq.text.example import Token
 
 

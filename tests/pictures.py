@@ -10,7 +10,8 @@ from xml.etree import ElementTree
 import torch
 from results import translation
 
-from inseq.outputs.output import FeatureAttributionOutput, FeatureAttributionSequenceOutput
+from inseq.outputs.output import FeatureAttributionOutput
+from inseq.outputs.sequence import FeatureAttributionSequenceOutput
 from inseq.views import svg
 from inseq.views.colours import css, palette
 from inseq.views.shapes import Drawing, Grid, Text

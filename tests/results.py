@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from inseq.outputs.output import FeatureAttributionOutput, FeatureAttributionSequenceOutput
+from inseq.outputs.output import FeatureAttributionOutput
+from inseq.outputs.sequence import FeatureAttributionSequenceOutput
 from inseq.text.example import Role, Token
 
 NAN = float("nan")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from inseq.outputs.output import FeatureAttributionSequenceOutput
+from inseq.outputs.sequence import FeatureAttributionSequenceOutput
 from inseq.views import terminal
 from inseq.views.table import Table
 from inseq.views.tabulate import table

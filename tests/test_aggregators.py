@@ -16,7 +16,7 @@ from results import continuation, tokens, translation
 import inseq
 from inseq.data.aggregator import AggregatorPipeline, ContiguousSpanAggregator, SubwordAggregator
 from inseq.errors import ArgumentError, UnknownArgumentError
-from inseq.outputs.output import FeatureAttributionSequenceOutput
+from inseq.outputs.sequence import FeatureAttributionSequenceOutput
 from inseq.text.example import Token
 from inseq.text.pieces import Alphabet, readable
 

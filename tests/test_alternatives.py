@@ -17,7 +17,8 @@ from inseq.cli import app
 from inseq.dataset import load_run
 from inseq.errors import ArgumentError
 from inseq.models.head import LinearHead
-from inseq.outputs.output import FeatureAttributionOutput, FeatureAttributionSequenceOutput
+from inseq.outputs.output import FeatureAttributionOutput
+from inseq.outputs.sequence import FeatureAttributionSequenceOutput
 
 QUIET: dict[str, Any] = {"show_progress": False}
 TOLERANCE = 1e-5

@@ -13,11 +13,12 @@ from results import continuation, tokens, translation
 from test_alternatives import QUIET, load
 
 from inseq.errors import ArgumentError, FileFormatError
-from inseq.outputs import showing
 from inseq.outputs.output import FeatureAttributionOutput
+from inseq.outputs.tables import tables
 from inseq.results.aggregate.slices import dimensions
 from inseq.results.alternatives import Alternative, Alternatives
 from inseq.views import html, terminal
+from inseq.views.look import Look
 from inseq.views.tabulate import table
 
 # ----------------------------------------------------------------------------- results
@@ -152,7 +153,7 @@ def test_hostile_values_are_refused(keys: tuple[Any, ...], value: Any, said: str
 def test_views_show_them() -> None:
     out = load("demo/zh-en").attribute("他喜歡貓。", "He likes cats.", alternatives=3, **QUIET)
     expected = [[(a.token.shown, a.probability) for a in step] for step in out[0].alternatives]
-    (made,) = showing.tables(out)
+    (made,) = tables(out)
     assert [list(step) for step in made.alternatives] == expected
     page = html.page([made])
     data = json.loads(page.partition('class="data">')[2].partition("</script>")[0])
@@ -163,7 +164,7 @@ def test_views_show_them() -> None:
 @needs_browser
 def test_the_page_tells_them_where_a_token_is_pointed_at(browser: Any, tmp_path: Path) -> None:
     out = FeatureAttributionOutput([translation(alternatives=some(1) + some(1, "<b>x</b>", " no"))])
-    opened = open_page(browser, html.page(showing.tables(out)), tmp_path)
+    opened = open_page(browser, html.page(tables(out)), tmp_path)
     opened.token("output", 0).hover()
     assert "most probable: yes 0.75, no 0.125" in " ".join(opened.told().split())
     opened.token("output", 1).hover()
@@ -182,6 +183,6 @@ def test_a_merged_column_shows_nothing(capsys: pytest.CaptureFixture[str]) -> No
 
 def test_exchanged_texts_reach_them() -> None:
     out = translation(alternatives=some(2))
-    made = showing.tables(out, showing.Look(replace_char={"yes": "ja"}))
+    made = tables(out, Look(replace_char={"yes": "ja"}))
     assert made[0].alternatives[0][0][0] == " ja"
     assert out.alternatives[0][0].token.shown == " yes"

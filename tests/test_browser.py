@@ -12,7 +12,8 @@ import pytest
 from browsing import needs_browser, open_page, shares
 from results import HOSTILE, continuation, everywhere, translation
 
-from inseq.outputs.output import FeatureAttributionOutput, FeatureAttributionSequenceOutput
+from inseq.outputs.output import FeatureAttributionOutput
+from inseq.outputs.sequence import FeatureAttributionSequenceOutput
 from inseq.views import html
 from inseq.views.colours import PAPER, palette
 from inseq.views.tabulate import table

@@ -19,7 +19,8 @@ from inseq._language import with_language
 from inseq.commands import attribute_context as paths
 from inseq.demo import scenes
 from inseq.errors import ArgumentError, FileFormatError, UnknownArgumentError
-from inseq.results.context import AttributeContextOutput, selected
+from inseq.outputs.context import AttributeContextOutput
+from inseq.results.context import selected
 
 CONTEXT, CURRENT = "Anna gave the red ball to Tom.", "Now"
 LENGTHS = {"min_new_tokens": 3, "max_new_tokens": 4}

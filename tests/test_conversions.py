@@ -15,7 +15,8 @@ import zoo
 
 import inseq
 from inseq.errors import ArgumentError
-from inseq.outputs.output import FeatureAttributionOutput, FeatureAttributionSequenceOutput
+from inseq.outputs.output import FeatureAttributionOutput
+from inseq.outputs.sequence import FeatureAttributionSequenceOutput
 
 QUIET: dict[str, Any] = {"show_progress": False}
 

@@ -11,7 +11,7 @@ import torch
 from browsing import needs_browser, open_page, sentence, show
 from results import NAN, continuation, translation
 
-from inseq.outputs.output import FeatureAttributionSequenceOutput
+from inseq.outputs.sequence import FeatureAttributionSequenceOutput
 
 pytestmark = needs_browser
 

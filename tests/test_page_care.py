@@ -11,7 +11,8 @@ import torch
 from browsing import Opened, needs_browser, open_page
 from results import translation
 
-from inseq.outputs.output import FeatureAttributionOutput, FeatureAttributionSequenceOutput
+from inseq.outputs.output import FeatureAttributionOutput
+from inseq.outputs.sequence import FeatureAttributionSequenceOutput
 from inseq.views import html
 from inseq.views.tabulate import table
 

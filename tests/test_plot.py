@@ -15,7 +15,8 @@ from pictures import INCHES_WIDE, POINTS, STRONGEST, Picture, font, grid, long, 
 from results import HOSTILE, NAN, continuation, everywhere, translation
 
 from inseq.errors import ArgumentError, UnknownArgumentError
-from inseq.outputs.output import FeatureAttributionOutput, FeatureAttributionSequenceOutput
+from inseq.outputs.output import FeatureAttributionOutput
+from inseq.outputs.sequence import FeatureAttributionSequenceOutput
 from inseq.views import svg
 from inseq.views.colours import css
 from inseq.views.layout import drawing

@@ -10,7 +10,8 @@ import torch
 from results import NAN, continuation, translation
 
 from inseq.errors import ArgumentError, UnknownArgumentError, UnknownNameError
-from inseq.outputs.output import FeatureAttributionOutput, FeatureAttributionSequenceOutput, merge_attributions
+from inseq.outputs.output import FeatureAttributionOutput, merge_attributions
+from inseq.outputs.sequence import FeatureAttributionSequenceOutput
 from inseq.results.labelled import Labelled, aggregation_functions
 
 GRADIENT = {"axes": ("dim",), "reduce_by": ("vnorm",), "normalize": True, "signed": True}

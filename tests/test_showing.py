@@ -11,6 +11,7 @@ from test_guest import unchanged
 
 import inseq
 from inseq.errors import ArgumentError
+from inseq.views.look import Look
 
 QUIET: dict[str, Any] = {"show_progress": False}
 
@@ -56,7 +57,7 @@ def test_granular_views_choose_axes_and_ranges(gpt2: inseq.AttributionModel) -> 
     out = gpt2.attribute(TEXT, f"{TEXT} was kind", method="attention", granular=True, **QUIET)
     layers, heads = out[0].target_attributions.shape[2:]
     assert out.tables()[0].axes == (("layer", layers), ("head", heads))
-    assert out[0].tables(inseq.outputs.showing.Look(show_dim=3))[0].axes == (("head", heads),)
+    assert out[0].tables(Look(show_dim=3))[0].axes == (("head", heads),)
     page = out.show_granular(display=False, return_html=True, show_dim="layer", slice_dims={"layer": (0, 1), 1: (0, 1)})
     assert '"columns":["was"]' in page
     for dim in ("dim", 7, 0):

@@ -16,8 +16,8 @@ from jsonschema import Draft202012Validator
 from results import NAN, continuation, translation
 
 from inseq.errors import ArgumentError
-from inseq.outputs.showing import Look
 from inseq.views.colours import LEVELS, PAPER, contrast, ink, palette
+from inseq.views.look import Look
 from inseq.views.style import sheet
 from inseq.views.table import Scale
 from inseq.views.tabulate import table

@@ -15,8 +15,8 @@ from screens import WAYS, coloured, plain
 from test_views import ODD
 
 from inseq.errors import ArgumentError
-from inseq.outputs.output import FeatureAttributionSequenceOutput
-from inseq.results.context import AttributeContextOutput
+from inseq.outputs.context import AttributeContextOutput
+from inseq.outputs.sequence import FeatureAttributionSequenceOutput
 from inseq.views import budget, terminal
 from inseq.views.context import context_table
 from inseq.views.tabulate import table

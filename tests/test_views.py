@@ -13,7 +13,8 @@ import pytest
 import torch
 from results import HOSTILE, NAN, continuation, everywhere, tokens, translation
 
-from inseq.outputs.output import FeatureAttributionOutput, FeatureAttributionSequenceOutput
+from inseq.outputs.output import FeatureAttributionOutput
+from inseq.outputs.sequence import FeatureAttributionSequenceOutput
 from inseq.views import html, static, surface, terminal
 from inseq.views.style import sheet
 from inseq.views.table import Table

@@ -8,6 +8,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from inseq.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from inseq._register import register_step_function
     from inseq.api import (
@@ -28,18 +30,17 @@ if TYPE_CHECKING:
     from inseq.dataset import attribute_dataset
     from inseq.engine.requests import Prediction
     from inseq.methods import method
-    from inseq.outputs.output import FeatureAttributionOutput, FeatureAttributionSequenceOutput, merge_attributions
+    from inseq.outputs.output import FeatureAttributionOutput, merge_attributions
+    from inseq.outputs.sequence import FeatureAttributionSequenceOutput
     from inseq.results.aggregate import aggregator
     from inseq.targets import StepFunctionArgs, step_function
-
-__version__ = "1.0.0.dev0"
 
 _HOMES = {
     "AttributionModel": "inseq.api",
     "attribute_context": "inseq.context",
     "attribute_dataset": "inseq.dataset",
     "FeatureAttributionOutput": "inseq.outputs.output",
-    "FeatureAttributionSequenceOutput": "inseq.outputs.output",
+    "FeatureAttributionSequenceOutput": "inseq.outputs.sequence",
     "Prediction": "inseq.engine.requests",
     "StepFunctionArgs": "inseq.targets",
     "list_aggregation_functions": "inseq.api",

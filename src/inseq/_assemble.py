@@ -11,7 +11,7 @@ from torch import Tensor
 from inseq._spans import Explained
 from inseq.errors import ArgumentError
 from inseq.methods import Attribution
-from inseq.outputs.output import FeatureAttributionSequenceOutput
+from inseq.outputs.sequence import FeatureAttributionSequenceOutput
 from inseq.results.alternatives import Alternatives
 from inseq.text.example import Example, Token
 

@@ -16,8 +16,8 @@ from inseq._language import with_language
 from inseq.errors import ArgumentError
 
 if TYPE_CHECKING:
+    from inseq.outputs.context import AttributeContextOutput
     from inseq.outputs.output import FeatureAttributionOutput
-    from inseq.results.context import AttributeContextOutput
     from inseq.views.table import Table
 
 
@@ -146,8 +146,8 @@ def run_show(
 
 def _result(path: Path) -> FeatureAttributionOutput | AttributeContextOutput:
     from inseq.errors import FileFormatError
+    from inseq.outputs.context import AttributeContextOutput
     from inseq.outputs.output import FeatureAttributionOutput
-    from inseq.results.context import AttributeContextOutput
 
     try:
         return FeatureAttributionOutput.load(path)
@@ -172,12 +172,12 @@ def _one_text(
 
 
 def _tables(found: FeatureAttributionOutput | AttributeContextOutput) -> list[Table]:
-    from inseq.outputs import showing
     from inseq.outputs.output import FeatureAttributionOutput
+    from inseq.outputs.tables import tables
     from inseq.views.context import context_table
 
     if isinstance(found, FeatureAttributionOutput):
-        return showing.tables(found)
+        return tables(found)
     return [context_table(found)]
 
 

@@ -19,7 +19,8 @@ from inseq._spans import Explained
 from inseq.engine.measures import Counters, StepScores
 from inseq.models.digest import digests
 from inseq.models.edits import guest
-from inseq.outputs.output import OF_EACH, FeatureAttributionSequenceOutput
+from inseq.outputs.sequence import FeatureAttributionSequenceOutput
+from inseq.results.files.records import OF_EACH
 from inseq.results.labelled import aggregation_functions
 from inseq.text.example import Example
 

@@ -20,7 +20,8 @@ from inseq.errors import ArgumentError, UnknownNameError, near
 from inseq.methods import method as methods
 from inseq.models.check import check
 from inseq.models.loading import load_adapter
-from inseq.outputs.output import FeatureAttributionOutput, FeatureAttributionSequenceOutput
+from inseq.outputs.output import FeatureAttributionOutput
+from inseq.outputs.sequence import FeatureAttributionSequenceOutput
 from inseq.results.aggregate import aggregator as aggregators
 from inseq.results.labelled import aggregation_functions
 from inseq.targets import step_function as step_functions

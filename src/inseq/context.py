@@ -20,9 +20,10 @@ from inseq._registry import bind
 from inseq.api import load_model
 from inseq.engine.requests import Prediction
 from inseq.errors import ArgumentError
-from inseq.outputs.output import FeatureAttributionSequenceOutput
+from inseq.outputs.context import AttributeContextOutput
+from inseq.outputs.sequence import FeatureAttributionSequenceOutput
 from inseq.results.aggregate.pipeline import aggregate_at
-from inseq.results.context import AttributeContextOutput, CCIOutput, selected
+from inseq.results.context import CCIOutput, selected
 from inseq.targets import step_function as step_functions
 from inseq.text.encode import checked_text
 

@@ -4,8 +4,8 @@ There is one class of sequence outputs here: what Inseq tells apart by class, it
 """
 
 from inseq.outputs.output import FeatureAttributionOutput as FeatureAttributionOutput
-from inseq.outputs.output import FeatureAttributionSequenceOutput as FeatureAttributionSequenceOutput
 from inseq.outputs.output import merge_attributions as merge_attributions
+from inseq.outputs.sequence import FeatureAttributionSequenceOutput as FeatureAttributionSequenceOutput
 from inseq.results.steps import FeatureAttributionStepOutput as FeatureAttributionStepOutput
 from inseq.text.example import Token as TokenWithId
 

@@ -7,15 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inseq.errors import ArgumentError
-from inseq.outputs.showing import Look, tables
+from inseq.outputs.tables import Shown, tables
 from inseq.results.aggregate.axes import Names
 from inseq.results.files import containers
+from inseq.views.look import Look
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from inseq.outputs.output import FeatureAttributionOutput
-    from inseq.outputs.showing import Shown
     from inseq.views.table import Table
 
 SUFFIXES = (".svg", ".png", ".pdf")
@@ -53,7 +52,7 @@ def plot(
     return figure(tables(self, Look(min_val, max_val), None, aggregator, do_aggregation, options), title)
 
 
-def save(output: FeatureAttributionOutput, path: Path) -> None:
+def save(output: Shown, path: Path) -> None:
     """Write a figure, aggregated by default, as the path's ending says.
 
     Raises:

@@ -8,15 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from inseq.errors import ArgumentError
-from inseq.outputs import figures, scores_dicts, showing
-from inseq.outputs.sequence import FeatureAttributionSequenceOutput as FeatureAttributionSequenceOutput
+from inseq.outputs import figures, saving, showing
+from inseq.outputs.sequence import FeatureAttributionSequenceOutput
+from inseq.outputs.tables import tables
 from inseq.results.aggregate.axes import Names
 from inseq.results.files import document, records
 from inseq.results.scores import Device, Scored, same
 from inseq.results.steps import FeatureAttributionStepOutput
-
-OF_EACH = ("input_texts", "generated_texts", "contrast", "target_spans", "turns")
-"""Facts of a call that have an entry for each text."""
 
 SAME_CALL = ("attribution_method", "attributed_fn", "model_name")
 
@@ -76,7 +74,7 @@ class FeatureAttributionOutput:
     show_tokens = showing.show_tokens
     save_html = showing.save_html
     plot = figures.plot
-    tables = showing.tables
+    tables = tables
     _repr_html_ = showing.repr_html
 
     def get_scores_dicts(
@@ -128,10 +126,23 @@ class FeatureAttributionOutput:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain Python values."""
-        return {"sequence_attributions": [sequence.to_dict() for sequence in self], "info": scores_dicts.plain(self.info)}
+        return {"sequence_attributions": [sequence.to_dict() for sequence in self], "info": records.plain(self.info)}
 
-    save = document.save
-    load = staticmethod(document.load)
+    save = saving.save
+
+    @staticmethod
+    def load(path: str | Path, decompress: bool = False) -> FeatureAttributionOutput:
+        """Read a file written by ``save``, or by that of Inseq 0.5 to 0.7. Nothing in it is run or imported.
+
+        Args:
+            path: the file. What it is, and whether it is compressed, is told from its content.
+            decompress: kept for Inseq's sake.
+
+        Raises:
+            FileFormatError: which names the field that is not as it should be.
+            ArgumentError: if the path is none.
+        """
+        return FeatureAttributionOutput(*document.read(path, FeatureAttributionSequenceOutput))
 
 
 def merge_attributions(attributions: list[FeatureAttributionOutput]) -> FeatureAttributionOutput:
@@ -160,7 +171,7 @@ def merge_attributions(attributions: list[FeatureAttributionOutput]) -> FeatureA
 
 def _merged_info(infos: list[dict[str, Any]]) -> dict[str, Any]:
     merged = {key: value for key, value in infos[0].items() if all(_agree(info.get(key), value) for info in infos)}
-    for key in OF_EACH:
+    for key in records.OF_EACH:
         lists = [info[key] for info in infos if isinstance(info.get(key), list)]
         if len(lists) == len(infos):
             merged[key] = [text for texts in lists for text in texts]

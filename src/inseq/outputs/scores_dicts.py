@@ -1,21 +1,18 @@
-"""What the outputs offer for convenience: dictionaries, plain values."""
+"""Scores of an output as dictionaries, by token."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
 from torch import Tensor
 
 from inseq.errors import ArgumentError
+from inseq.results.scores import SequenceScores
 from inseq.text.example import Token
 
-if TYPE_CHECKING:
-    from inseq.outputs.output import FeatureAttributionSequenceOutput
 
-
-def scores_dicts(output: FeatureAttributionSequenceOutput) -> dict[str, dict[tuple[int, str], dict[Any, float]]]:
+def scores_dicts(output: SequenceScores) -> dict[str, dict[tuple[int, str], dict[Any, float]]]:
     """Return the scores of an aggregated output by token."""
     if output.axes:
         raise ArgumentError(f"Scores still have the axes {output.axes}; leave do_aggregation on, or aggregate first.")
@@ -41,20 +38,3 @@ def _by_token(
         (position, token.token): {(row, tokens[row].token): value for row, value in enumerate(column) if not math.isnan(value)}
         for (position, token), column in zip(columns, values, strict=True)
     }
-
-
-def plain(value: Any) -> Any:
-    """Return an output, or anything in it, as plain Python values; NaN in a tensor becomes None."""
-    if isinstance(value, Tensor | np.ndarray):
-        return plain(value.tolist())
-    if isinstance(value, float) and math.isnan(value):
-        return None
-    if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    if isinstance(value, Token):
-        return {"token": value.token, "id": value.id, "role": value.role, "text": value.text, "special": value.special}
-    if hasattr(value, "__dataclass_fields__"):
-        return plain(vars(value))
-    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)

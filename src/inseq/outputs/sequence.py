@@ -7,6 +7,7 @@ from typing import Any
 
 from inseq.errors import ArgumentError
 from inseq.outputs import figures, scores_dicts, showing
+from inseq.outputs.tables import tables
 from inseq.results.aggregate import axes as aggregation
 from inseq.results.aggregate.axes import Names, SelectIdx
 from inseq.results.aggregate.pipeline import aggregated
@@ -55,16 +56,15 @@ class FeatureAttributionSequenceOutput(SequenceScores):
             UnknownNameError: for a function nobody registered.
             UnknownArgumentError: for any other keyword.
         """
-        named = {"normalize": normalize, "select_idx": select_idx, "rescale": rescale or None}
-        own = unknown | {name: value for name, value in named.items() if value is not None}
-        return aggregated(self, aggregator, aggregate_fn, own)
+        options = {"normalize": normalize, "rescale": rescale, "select_idx": select_idx, **unknown}
+        return aggregated(self, aggregator, aggregate_fn, options)
 
     show = showing.show
     show_granular = showing.show_granular
     show_tokens = showing.show_tokens
     save_html = showing.save_html
     plot = figures.plot
-    tables = showing.tables
+    tables = tables
     _repr_html_ = showing.repr_html
 
     def get_scores_dicts(
@@ -134,4 +134,4 @@ class FeatureAttributionSequenceOutput(SequenceScores):
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain Python values; tensors are nested lists, NaN in them is None."""
-        return scores_dicts.plain(self)
+        return records.plain(self)

@@ -1,65 +1,17 @@
-"""How outputs are shown, as functions of one output or of a container of several.
-
-Views are imported where they are used, because they see results and results must not need them.
-"""
+"""How outputs are shown, as functions of one output or of a container of several."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any
 
 from inseq.errors import ArgumentError, writing
+from inseq.outputs.figures import figure
+from inseq.outputs.tables import Shown, tables
 from inseq.results.aggregate.axes import Names
-
-if TYPE_CHECKING:
-    from inseq.outputs.output import FeatureAttributionOutput
-    from inseq.outputs.sequence import FeatureAttributionSequenceOutput
-    from inseq.views.table import Table
-
-    Shown: TypeAlias = FeatureAttributionOutput | FeatureAttributionSequenceOutput
-
-TELLING = ("Method", "Model", "Explains", "Compared with", "Baseline")
-"""Facts that tell results apart."""
-
-SHOW_ARGUMENTS = {
-    *("min_val", "max_val", "max_show_size", "show_dim", "slice_dims", "display", "return_html", "return_figure"),
-    *("aggregator", "do_aggregation", "title", "theme"),
-}
-
-
-@dataclass(frozen=True)
-class Look:
-    """How a view shall look.
-
-    Attributes:
-        min_val: score at the weak end of the colour scale.
-        max_val: score at the strong end.
-        max_show_size: how many input tokens are drawn one by one at most.
-        show_dim: the trailing axis whose single indices can be looked at, by name or number; layers and heads by default.
-        title: a heading.
-        theme: ``"light"`` or ``"dark"``; what the host has by default.
-        highlight: the step score that underlines the output; the first by default.
-        replace_char: texts to exchange in what tokens show.
-        wrap_after: break the line after so many tokens, or after tokens that end in a text, or in one of several.
-    """
-
-    min_val: float | None = None
-    max_val: float | None = None
-    max_show_size: int | None = None
-    show_dim: int | str | None = None
-    title: str | None = None
-    theme: Any = None
-    highlight: str = ""
-    replace_char: dict[str, str] | None = None
-    wrap_after: int | str | list[str] | None = None
-
-    def __post_init__(self) -> None:
-        if self.theme not in (None, "auto", "light", "dark"):
-            raise ArgumentError(f"theme={self.theme!r} must be 'light', 'dark' or 'auto'.")
-        if self.max_show_size is not None and (type(self.max_show_size) is not int or self.max_show_size < 1):
-            raise ArgumentError(f"max_show_size={self.max_show_size!r} must be a whole number of at least 1.")
+from inseq.views import html, surface
+from inseq.views.look import Look
+from inseq.views.table import Table
 
 
 def show(
@@ -156,73 +108,17 @@ def show_tokens(
 
 def repr_html(self: Shown) -> str:
     """Return HTML for a notebook, aggregated by default."""
-    from inseq.views import html
-
     return html.fragment(tables(self))
 
 
 def save_html(self: Shown, path: str | Path, *, title: str | None = None) -> None:
     """Write one page, which stands alone: it answers to clicks and keys, and asks for nothing."""
-    from inseq.views import html
-
     page = html.page(tables(self), title)
     with writing(path):
         Path(path).write_text(page, encoding="utf-8")
 
 
-def tables(
-    self: Shown,
-    look: Look | None = None,
-    slice_dims: Any = None,
-    aggregator: Names = None,
-    do_aggregation: bool = True,
-    options: dict[str, Any] | None = None,
-) -> list[Table]:
-    """Return the intermediate form of each output, aggregated by default: what every view draws.
-
-    ``Table.to_dict`` makes JSON of it, which ``inseq/views/table.schema.json`` describes.
-
-    Args:
-        self: an output, or a container of several.
-        look: how a view shall look.
-        slice_dims: ranges of dimensions, see ``show``.
-        aggregator: see ``aggregate``.
-        do_aggregation: whether to aggregate first.
-        options: further arguments of ``aggregate``.
-    """
-    from inseq.outputs.output import FeatureAttributionOutput
-    from inseq.results.aggregate.pipeline import merges_tokens, refuse
-    from inseq.results.aggregate.slices import dimensions
-    from inseq.views.tabulate import table
-
-    look, given = look or Look(), options or {}
-    merges = merges_tokens(aggregator)
-    if not merges:
-        refuse(given, "aggregate", SHOW_ARGUMENTS)
-    sequences: list[FeatureAttributionSequenceOutput] = list(self) if isinstance(self, FeatureAttributionOutput) else [self]
-    default = aggregator is None and not given and do_aggregation
-    made = []
-    for whole in sequences:
-        cut = dimensions(whole.with_tensors(), slice_dims)
-        found = cut.aggregate(aggregator, **given) if do_aggregation else cut
-        found = found.aggregate() if merges and do_aggregation else found
-        known: Mapping[str, Any] = {**self.info, **whole.info}
-        made.append(table(found, info=known, look=look, granular=cut if default else None))
-    return _told_apart(made)
-
-
-def _told_apart(made: list[Table]) -> list[Table]:
-    """Results of several methods, models or targets are called by what is different in them."""
-    facts = [dict(each.facts) for each in made]
-    names = [name for name in TELLING if len({fact.get(name, "") for fact in facts}) > 1]
-    titles = [", ".join(filter(None, (fact.get(name, "") for name in names))) for fact in facts]
-    return [replace(each, title=title) for each, title in zip(made, titles, strict=True)] if names else made
-
-
 def _shown(made: list[Table], look: Look, display: bool, return_html: bool, return_figure: bool) -> Any:
-    from inseq.outputs.figures import figure
-    from inseq.views import html, surface
-
     if return_html and return_figure:
         raise ArgumentError("Got return_html=True and return_figure=True; a call returns one of them.")
     if display:

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from inseq.errors import ArgumentError, FileFormatError, writing
 
@@ -57,7 +57,7 @@ class CCIOutput:
 
 
 @dataclass
-class AttributeContextOutput:
+class ContextScores:
     """Which tokens of an output depend on the context, and on which of the context's tokens.
 
     Attributes:
@@ -139,7 +139,7 @@ class AttributeContextOutput:
         return found
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> AttributeContextOutput:
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Read what ``to_dict`` gave.
 
         Raises:
@@ -166,7 +166,7 @@ class AttributeContextOutput:
             Path(path).write_text(json.dumps(self.to_dict(), indent=2, allow_nan=False), encoding="utf-8")
 
     @classmethod
-    def load(cls, path: str | Path) -> AttributeContextOutput:
+    def load(cls, path: str | Path) -> Self:
         """Read what ``save`` wrote, as data."""
         try:
             return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
@@ -174,22 +174,6 @@ class AttributeContextOutput:
             if isinstance(error, FileFormatError):
                 raise
             raise FileFormatError(f"Cannot read {str(path)!r} as a context attribution: {error}.") from error
-
-    def show(self, *, display: bool = True, return_html: bool = False, title: str | None = None) -> str | None:
-        """Show the cues of each selected token: as HTML in a notebook, as text elsewhere."""
-        from inseq.views import html, surface
-        from inseq.views.context import context_table
-
-        tables = [context_table(self)]
-        if display:
-            surface.show(tables, title)
-        return html.page(tables, title) if return_html else None
-
-    def save_html(self, path: str | Path, *, title: str | None = None) -> None:
-        """Write a page that stands alone."""
-        page = self.show(display=False, return_html=True, title=title)
-        with writing(path):
-            Path(path).write_text(page or "", encoding="utf-8")
 
 
 def deviation(scores: list[float]) -> float:

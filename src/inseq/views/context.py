@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from inseq.results.context import AttributeContextOutput, selected
+from inseq.results.context import ContextScores, selected
 from inseq.text.pieces import detect, readable
 from inseq.views.table import Label, Place, Scale, Table, cells
 from inseq.views.words import exact, visible
 
 
-def context_table(output: AttributeContextOutput) -> Table:
+def context_table(output: ContextScores) -> Table:
     """The intermediate form; what was selected is in its facts."""
     contexts = [(output.input_context_tokens or [], "source"), (output.output_context_tokens or [], "prompt")]
     rows = [label for tokens, role in contexts for label in _labels(tokens, role)]
@@ -52,7 +52,7 @@ def context_table(output: AttributeContextOutput) -> Table:
     )
 
 
-def _places(output: AttributeContextOutput, read: Sequence[Label], current: Sequence[Label]) -> Iterator[Place]:
+def _places(output: ContextScores, read: Sequence[Label], current: Sequence[Label]) -> Iterator[Place]:
     yield from (Place(label, "input", i if output.cci_scores else None, None) for i, label in enumerate(read))
     columns = {cci.cti_idx: i for i, cci in enumerate(output.cci_scores)}
     yield from (Place(label, "output", None, columns.get(i)) for i, label in enumerate(current))

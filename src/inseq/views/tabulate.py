@@ -10,12 +10,12 @@ import numpy as np
 from torch import Tensor
 
 from inseq.errors import ArgumentError
-from inseq.outputs.showing import Look
 from inseq.results.scores import SequenceScores
 from inseq.text.example import Token
 from inseq.views.budget import folded
 from inseq.views.facts import facts
 from inseq.views.groups import groupings
+from inseq.views.look import Look
 from inseq.views.planes import planes
 from inseq.views.table import Cells, Label, Line, Matrix, Place, Scale, Side, Table, cells
 from inseq.views.words import visible

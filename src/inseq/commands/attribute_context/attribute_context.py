@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from inseq.context import AttributeContextArgs, attribute_context_with_model, loaded_model
-from inseq.results.context import AttributeContextOutput, CCIOutput
+from inseq.outputs.context import AttributeContextOutput
+from inseq.results.context import CCIOutput
 
 __all__ = [
     "AttributeContextArgs",

@@ -5,15 +5,19 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from inseq._registry import bind
 from inseq.errors import ArgumentError
 from inseq.results.aggregate.axes import aggregate_by, aggregate_scores, aggregators
 from inseq.results.scores import S
 
-if TYPE_CHECKING:
-    pass
+SCORING = {
+    name: parameter.default
+    for name, parameter in inspect.signature(aggregate_scores).parameters.items()
+    if parameter.kind is parameter.KEYWORD_ONLY
+}
+"""Options of what folds trailing axes; at its default one says nothing, and an aggregator need not take it."""
 
 Stage = tuple[Any, Any]
 """An aggregator, or a function over an axis, and the function that goes with it."""
@@ -48,13 +52,13 @@ def aggregated(output: S, aggregator: Any = None, aggregate_fn: Any = None, opti
         output: the output.
         aggregator: see ``FeatureAttributionSequenceOutput.aggregate``.
         aggregate_fn: likewise.
-        options: its further arguments; one that is left out has its default.
+        options: its further arguments.
 
     Raises:
         ArgumentError: for functions that do not fit.
         UnknownArgumentError: for an option that nothing takes.
     """
-    options = dict(options or {})
+    options = {name: value for name, value in (options or {}).items() if name not in SCORING or value is not SCORING[name]}
     scores = output.with_tensors()
     if (result := _staged(scores, aggregator, aggregate_fn, options)) is not None:
         return result
@@ -86,15 +90,13 @@ def _staged(output: S, aggregator: Any, aggregate_fn: Any, options: dict[str, An
     stages = _stages(aggregator, aggregate_fn)
     if stages is None or not any(_merges(name) for name, _ in stages):
         return None
-    parameters = inspect.signature(aggregate_scores).parameters.values()
-    scoring = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
     folds = any(not _merges(name) for name, _ in stages)
-    takers = {name: aggregators[name].options for name, _ in stages if _merges(name)} | ({"scores": scoring} if folds else {})
+    takers = {name: aggregators[name].options for name, _ in stages if _merges(name)} | ({"scores": SCORING} if folds else {})
     bind(options, takers)
     for merges, group in groupby(stages, key=lambda stage: _merges(stage[0])):
         if not merges:
             functions = [_function(*stage) for stage in group]
-            given = {name: value for name, value in options.items() if name in scoring}
+            given = {name: value for name, value in options.items() if name in SCORING}
             output = aggregate_scores(output, functions[0] if len(functions) == 1 else functions, **given)
             continue
         for name, function in group:

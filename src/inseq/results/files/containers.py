@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from torch import Tensor
 
-from inseq.errors import FileFormatError, writing
+from inseq.errors import ArgumentError, FileFormatError, writing
 from inseq.results.files.fields import STORED, Field
 
 MAX_BYTES = 512 * 2**20
@@ -46,6 +46,17 @@ SAFETENSORS = {
     "U8": "uint8",
     "BOOL": "bool",
 }
+
+
+def path_of(path: str | Path) -> Path:
+    """Return a path.
+
+    Raises:
+        ArgumentError: for what is no file name.
+    """
+    if not isinstance(path, (str, os.PathLike)) or not str(path):
+        raise ArgumentError(f"path must be a file name, got {type(path).__name__} ({path!r}).")
+    return Path(path)
 
 
 def read(path: Path) -> bytes:

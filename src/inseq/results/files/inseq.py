@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -16,12 +16,13 @@ from torch import Tensor
 from inseq.errors import ArgumentError, FileFormatError
 from inseq.results.files.containers import growth, inflate, tensors
 from inseq.results.files.fields import DTYPES, Field, unpack
+from inseq.results.scores import S, SequenceScores
+from inseq.results.steps import FeatureAttributionStepOutput, step_outputs
 from inseq.text.example import Role, Token
 from inseq.text.pieces import detect, readable
 
-if TYPE_CHECKING:
-    from inseq.outputs.output import FeatureAttributionOutput, FeatureAttributionSequenceOutput
-    from inseq.results.steps import FeatureAttributionStepOutput
+Parts: TypeAlias = tuple[list[S], list[FeatureAttributionStepOutput] | None, dict[str, Any]]
+"""What a file holds: sequences, steps where there are any, and facts of the call."""
 
 TAG = "__instance_type__"
 KINDS: dict[str, tuple[tuple[str, ...], str]] = {
@@ -60,32 +61,32 @@ def refuse_primitives(document: Any) -> None:
         )
 
 
-def read(document: Any) -> FeatureAttributionOutput:
-    """Return the output in a document of the published Inseq.
+def read(document: Any, make: type[S]) -> Parts[S]:
+    """Return what a document of the published Inseq holds.
+
+    Args:
+        document: the document.
+        make: the class of the sequences.
 
     Raises:
         FileFormatError: if something is not as Inseq writes it; names the field.
     """
-    from inseq.outputs.output import FeatureAttributionOutput
-
     _check_growth(document)
     _, attributes = _tagged(Field(document), ("FeatureAttributionOutput",))
     parts = attributes.record("sequence_attributions", "info", also=("step_attributions",))
     info = {key: field.value for key, field in parts["info"].mapping()}
-    sequences = [_sequence(field, info) for field in parts["sequence_attributions"].items()]
+    sequences = [_sequence(field, info, make) for field in parts["sequence_attributions"].items()]
     steps = parts.get("step_attributions")
     stepwise = steps is not None and steps.value is not None
-    return FeatureAttributionOutput(sequences, steps_of(sequences) if stepwise else None, info)
+    return sequences, steps_of(sequences) if stepwise else None, info
 
 
-def steps_of(sequences: Sequence[FeatureAttributionSequenceOutput]) -> list[FeatureAttributionStepOutput]:
+def steps_of(sequences: Sequence[SequenceScores]) -> list[FeatureAttributionStepOutput]:
     """The steps of sequences that a file says were explained step by step.
 
     Raises:
         FileFormatError: if the sequences' scores cannot stand beside each other.
     """
-    from inseq.results.steps import step_outputs
-
     for name in ("source_attributions", "target_attributions"):
         found = [scores for sequence in sequences if (scores := getattr(sequence, name)) is not None]
         if len({(scores.dtype, scores.shape[2:]) for scores in found}) > 1:
@@ -124,9 +125,7 @@ def _tagged(field: Field, names: Sequence[str]) -> tuple[str, Field]:
     return str(tag[1]), parts["attributes"]
 
 
-def _sequence(field: Field, info: dict[str, Any]) -> FeatureAttributionSequenceOutput:
-    from inseq.outputs.output import FeatureAttributionSequenceOutput
-
+def _sequence(field: Field, info: dict[str, Any], make: type[S]) -> S:
     kind, attributes = _tagged(field, tuple(KINDS))
     private = [key for key in attributes.value if key.startswith("_")] if isinstance(attributes.value, dict) else []
     parts = attributes.record(*REQUIRED, also=(*OPTIONAL, *private))
@@ -148,7 +147,7 @@ def _sequence(field: Field, info: dict[str, Any]) -> FeatureAttributionSequenceO
     _finish(target, ["prompt" if decoder_only and i < start else "generated" for i in range(len(target))])
     scores = [s for s in (values["source_attributions"], values["target_attributions"]) if s is not None]
     try:
-        return FeatureAttributionSequenceOutput(
+        return make(
             source=source,
             target=target,
             attr_pos_start=start,

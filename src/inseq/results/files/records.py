@@ -1,4 +1,4 @@
-"""Scores in long form: a record for each input token of each step."""
+"""Outputs as plain values, and scores in long form: a record for each input token of each step."""
 
 from __future__ import annotations
 
@@ -8,8 +8,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from torch import Tensor
+
 from inseq.errors import ArgumentError, writing
 from inseq.results.scores import SequenceScores
+from inseq.text.example import Token
+
+OF_EACH = ("input_texts", "generated_texts", "contrast", "target_spans", "turns")
+"""Facts of a call that have an entry for each text."""
 
 COLUMNS = ("text", "step", "generated", "side", "position", "token", "score")
 
@@ -70,3 +77,20 @@ def top_k(output: SequenceScores, k: int) -> list[list[dict[str, Any]]]:
 
 def _inert(value: Any) -> Any:
     return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+
+
+def plain(value: Any) -> Any:
+    """Return an output, or anything in it, as plain Python values; NaN in a tensor becomes None."""
+    if isinstance(value, Tensor | np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, float) and math.isnan(value):
+        return None
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, Token):
+        return {"token": value.token, "id": value.id, "role": value.role, "text": value.text, "special": value.special}
+    if hasattr(value, "__dataclass_fields__"):
+        return plain(vars(value))
+    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
