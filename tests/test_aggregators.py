@@ -17,8 +17,11 @@ import inseq
 from inseq.data.aggregator import AggregatorPipeline, ContiguousSpanAggregator, SubwordAggregator
 from inseq.errors import ArgumentError, UnknownArgumentError
 from inseq.outputs.sequence import FeatureAttributionSequenceOutput
+from inseq.results.aggregate.pipeline import aggregated
+from inseq.results.scores import SequenceScores
 from inseq.text.example import Token
 from inseq.text.pieces import Alphabet, readable
+from inseq.views.tabulate import table
 
 PIECES = {
     Alphabet.BYTES: ("Inter pret able Ġresults , Ġ æ ļ Ģ ĠO K", "Interpretable| results,| 暀| OK"),
@@ -161,6 +164,16 @@ def test_every_way_of_naming_stages() -> None:
     assert first != expected
     assert out.aggregate(SubwordAggregator).axes == ("dim",)
     assert out.aggregate().aggregate() == out.aggregate()
+
+
+def test_data_alone_is_aggregated_into_data_alone() -> None:
+    for out in (continuation(), translation(torch.rand(3, 2, 4), axes=("dim",))):
+        data = SequenceScores(**vars(out))
+        for stages in (None, "sum", "words", ["spans", "mean"]):
+            made = aggregated(data, stages)
+            assert type(made) is SequenceScores
+            assert made == aggregated(out, stages)
+        table(aggregated(data), granular=data)
 
 
 def test_stages_that_do_not_fit() -> None:

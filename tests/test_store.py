@@ -17,8 +17,9 @@ from results import continuation, translation
 
 from inseq.errors import ArgumentError, FileFormatError
 from inseq.outputs.output import FeatureAttributionOutput
-from inseq.results.files import containers
+from inseq.results.files import containers, document
 from inseq.results.files.fields import DTYPES, Field, pack
+from inseq.results.scores import SequenceScores
 
 
 def rich() -> FeatureAttributionOutput:
@@ -65,6 +66,16 @@ def test_aggregated_and_empty_outputs_come_back(tmp_path: Path) -> None:
         FeatureAttributionOutput([translation(torch.zeros(0, 0), [], [])]),
     ):
         assert FeatureAttributionOutput.load(saved(tmp_path, out)) == out
+
+
+def test_files_are_read_into_the_class_that_is_asked_for(tmp_path: Path) -> None:
+    for path in (saved(tmp_path), Path(__file__).parent / "data" / "inseq" / "0.7.1-heads.json.gz"):
+        sequences, _, info = document.read(path, SequenceScores)
+        assert {type(sequence) for sequence in sequences} == {SequenceScores}
+        assert sequences == list(FeatureAttributionOutput.load(path))
+        data = document.encode(sequences, info, stepwise=False, precision="float32", as_safetensors=True)
+        (tmp_path / "again").write_bytes(data)
+        assert document.read(tmp_path / "again", SequenceScores)[0] == sequences
 
 
 def test_facts_json_does_not_know_are_kept_as_text(tmp_path: Path) -> None:

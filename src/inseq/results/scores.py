@@ -20,7 +20,7 @@ Device = str | torch.device
 
 
 class Scored:
-    """An output whose attributes are tensors, or mappings from names to tensors, beside other things."""
+    """An output with tensors, or mappings from names to tensors, among its attributes."""
 
     def to(self, device: Device) -> Self:
         """Move all scores, in place."""
@@ -42,7 +42,7 @@ class Scored:
         return self._apply(lambda values: values)
 
     def with_tensors(self) -> Self:
-        """The output itself; where ``numpy()`` has been called, one that shares all with it but has tensors."""
+        """Return the output itself; where ``numpy()`` has been called, one that shares all with it but has tensors."""
         values = [each for value in vars(self).values() for each in (value.values() if isinstance(value, dict) else [value])]
         return copy.copy(self).torch() if any(isinstance(value, np.ndarray) for value in values) else self
 
