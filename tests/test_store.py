@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,26 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
         rich().save(path, overwrite=True)
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
     assert path.read_bytes() == before
+
+
+def test_links_are_followed_and_permissions_kept(tmp_path: Path) -> None:
+    path = saved(tmp_path)
+    path.chmod(0o600)
+    link = tmp_path / "link.json"
+    link.symlink_to(path.name)
+    FeatureAttributionOutput([]).save(link, overwrite=True)
+    assert link.is_symlink()
+    assert FeatureAttributionOutput.load(path) == FeatureAttributionOutput([])
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert sorted(p.name for p in tmp_path.iterdir()) == [link.name, path.name]
+
+
+def test_what_is_no_file_is_not_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("pipe", "."):
+        with pytest.raises(ArgumentError, match="a folder, a device or a pipe"):
+            rich().save(tmp_path / name, overwrite=True)
+    assert (tmp_path / "pipe").is_fifo()
 
 
 def test_sizes_are_capped_both_ways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

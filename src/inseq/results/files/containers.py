@@ -6,6 +6,7 @@ import gzip
 import json
 import os
 import secrets
+import shutil
 import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -118,15 +119,24 @@ def deflate(data: bytes) -> bytes:
 
 
 def write(path: Path, data: bytes) -> None:
-    """Write a file that appears whole or not at all."""
-    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    """Write a file that appears whole or not at all. A link is followed, and a file that is replaced keeps its permissions.
+
+    Raises:
+        ArgumentError: if it cannot be written, or is there and no regular file, such as a device.
+    """
+    target = Path(os.path.realpath(path))
+    unfinished = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     with writing(path):
+        if target.exists() and not target.is_file():
+            raise ArgumentError(f"Cannot write {str(path)!r}: it is a folder, a device or a pipe. Choose the path of a file.")
         try:
             with unfinished.open("xb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            unfinished.replace(path)
+            if target.exists():
+                shutil.copymode(target, unfinished)
+            unfinished.replace(target)
         finally:
             unfinished.unlink(missing_ok=True)
 
