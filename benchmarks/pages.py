@@ -32,7 +32,7 @@ def scores(rows: int, columns: int) -> Any:
 def ours(rows: int, columns: int) -> str:
     """Our page, as ``show`` returns it."""
     from inseq import FeatureAttributionOutput, FeatureAttributionSequenceOutput
-    from inseq.text.example import Token
+    from inseq.text.tokens import Token
 
     sequence = FeatureAttributionSequenceOutput(
         source=[Token(f"▁word{i}", i, "source", f" word{i}") for i in range(rows)],

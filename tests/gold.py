@@ -11,7 +11,7 @@ from torch import Tensor
 from inseq.demo.scenes import Scene, scenes
 from inseq.demo.translations import Translation, translations
 from inseq.outputs.sequence import FeatureAttributionSequenceOutput
-from inseq.text.example import Token
+from inseq.text.tokens import Token
 
 
 def words_of(tokens: Sequence[Token], words: Sequence[str]) -> list[list[int]]:

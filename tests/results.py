@@ -9,7 +9,7 @@ import torch
 
 from inseq.outputs.output import FeatureAttributionOutput
 from inseq.outputs.sequence import FeatureAttributionSequenceOutput
-from inseq.text.example import Role, Token
+from inseq.text.tokens import Role, Token
 
 NAN = float("nan")
 SPECIAL = {"<pad>", "</s>"}

@@ -19,8 +19,8 @@ from inseq.errors import ArgumentError, UnknownArgumentError
 from inseq.outputs.sequence import FeatureAttributionSequenceOutput
 from inseq.results.aggregate.pipeline import aggregated
 from inseq.results.scores import SequenceScores
-from inseq.text.example import Token
 from inseq.text.pieces import Alphabet, readable
+from inseq.text.tokens import Token
 from inseq.views.tabulate import table
 
 PIECES = {

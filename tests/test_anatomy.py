@@ -27,10 +27,10 @@ from transformers.pytorch_utils import Conv1D
 
 import inseq
 from inseq.engine.packing import jobs_of, pack
-from inseq.engine.requests import Attended, Score
 from inseq.errors import UnsupportedModelError
 from inseq.methods import flow
 from inseq.models.anatomy import Sublayer, dissecting, freeze, linear_map
+from inseq.requests import Attended, Score
 
 SERVED = [(name, kind) for name, kind in ENTRIES if name not in METHODS["alti"].refuses]
 ADDITIVE = [(name, kind) for name, kind in ENTRIES if name not in METHODS["alti_logit"].refuses]

@@ -11,7 +11,7 @@ import zoo
 
 from inseq.errors import ArgumentError
 from inseq.methods.baselines import baseline_embeds
-from inseq.text.example import Example
+from inseq.requests.example import Example
 
 
 def example(name: str, *, only_source: bool = False) -> Example:

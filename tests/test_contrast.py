@@ -22,8 +22,8 @@ from torch import Tensor
 import inseq
 from inseq.engine.evaluate import evaluate
 from inseq.engine.packing import Job, pack
-from inseq.engine.requests import Score, Target
-from inseq.text.example import Contrast
+from inseq.requests import Score, Target
+from inseq.requests.example import Contrast
 from inseq.views.tabulate import table
 
 

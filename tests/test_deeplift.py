@@ -15,11 +15,11 @@ from harness import relative
 from rows import METHODS, unknown_but_ends
 from torch import Tensor, nn
 
-from inseq.engine.requests import Prediction, Rescale
 from inseq.engine.scheduler import Engine
 from inseq.errors import UnsupportedModelError
 from inseq.methods import method as methods
 from inseq.models.rescale import RescaleRules
+from inseq.requests import Prediction, Rescale
 
 
 def margin(z: Tensor, y: int) -> Tensor:

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from inseq._registry import Entry
 from inseq.engine.packing import Job, pack
-from inseq.engine.requests import Score, Target
 from inseq.engine.stepwise import step_values
 from inseq.errors import ArgumentError
+from inseq.requests import Score, Target
 from inseq.targets import step_function
 
 

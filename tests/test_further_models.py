@@ -14,10 +14,10 @@ import zoo
 from harness import relative
 from reference import Case
 
-from inseq.engine.requests import Gradient, Rescale
 from inseq.errors import ArgumentError, UnsupportedModelError
 from inseq.models.adapter import Adapter, DecoderOnly
 from inseq.models.check import check
+from inseq.requests import Gradient, Rescale
 from inseq.text.encode import Encoder
 
 RELEVANCE = ("attnlrp", "cp_lrp", "frozen", "gim")

@@ -15,11 +15,11 @@ from harness import relative
 from reference import Case
 from torch import nn
 
-from inseq.engine.requests import Prediction, Written
 from inseq.models import head as heads
 from inseq.models.adapter import Adapter
 from inseq.models.check import check
 from inseq.models.head import LinearHead, prepare_head
+from inseq.requests import Prediction, Written
 from inseq.targets import step_function
 
 VOCAB, DIM, N = 101, 16, 23

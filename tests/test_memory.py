@@ -21,13 +21,13 @@ from inseq.engine.measures import Measures, Run
 from inseq.engine.packing import Budget, Job, pack
 from inseq.engine.plan import LOGITS, Plan, Room, size_text
 from inseq.engine.progress import Progress, time_text
-from inseq.engine.requests import Capture, Gradient, Request, Rescale, Score, Target
 from inseq.engine.scheduler import Engine
 from inseq.errors import ArgumentError
 from inseq.methods import method as methods
 from inseq.methods.flow import _Rollout
 from inseq.methods.relevance import ATTNLRP, GIM
 from inseq.models.edits import fused_activations, guest
+from inseq.requests import Capture, Gradient, Request, Rescale, Score, Target
 
 TOLERANCE = 1e-5
 

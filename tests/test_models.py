@@ -16,10 +16,10 @@ from transformers import GPT2LMHeadModel, GPT2Model
 import inseq
 import inseq.errors
 from inseq.engine.packing import jobs_of, pack
-from inseq.engine.requests import Score
 from inseq.errors import UnsupportedModelError
 from inseq.models.adapter import DecoderOnly
 from inseq.models.check import check
+from inseq.requests import Score
 from inseq.text.encode import Encoder
 
 ENTRIES = [(name, kind) for name, recipe in zoo.ZOO.items() for kind in recipe.attention]

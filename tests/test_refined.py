@@ -11,10 +11,10 @@ from harness import relative
 from reference_gradient import refined_integrated_gradients
 from rows import unknown_but_ends
 
-from inseq.engine.requests import Prediction
 from inseq.engine.scheduler import Engine
 from inseq.methods import method as methods
 from inseq.methods import refined
+from inseq.requests import Prediction
 
 
 def rounds(tolerance: float, most: int) -> list[int]:

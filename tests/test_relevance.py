@@ -21,7 +21,6 @@ from transformers.activations import QuickGELUActivation
 
 from inseq.engine import edited
 from inseq.engine.packing import jobs_of, pack
-from inseq.engine.requests import Gradient, Relevance
 from inseq.engine.scheduler import Engine
 from inseq.errors import UnsupportedModelError
 from inseq.methods import method as methods
@@ -29,6 +28,7 @@ from inseq.methods.relevance import ATTNLRP, CP_LRP, FROZEN, GIM
 from inseq.models import blocks
 from inseq.models.adapter import Adapter
 from inseq.models.edits import attention_implementation, fused_activations, guest
+from inseq.requests import Gradient, Relevance
 
 EDITS = {edit.name: edit for edit in (ATTNLRP, CP_LRP, FROZEN, GIM)}
 ALL = (*EDITS, "deeplift")

@@ -12,11 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from inseq.engine.requests import Relevance, Rescale
 from inseq.errors import UnsupportedModelError
 from inseq.methods.relevance import ATTNLRP, CP_LRP, FROZEN, GIM
 from inseq.models.relevance import RelevanceRules
 from inseq.models.rescale import RescaleRules
+from inseq.requests import Relevance, Rescale
 
 EDITS = (ATTNLRP, CP_LRP, FROZEN, GIM)
 

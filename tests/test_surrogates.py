@@ -16,12 +16,12 @@ from reference import Case
 from rows import unknown
 from torch import Tensor
 
-from inseq.engine.requests import Prediction, Score, Target, gather
 from inseq.engine.scheduler import Engine
 from inseq.errors import ArgumentError
 from inseq.methods import reagent, shapley, surrogate
 from inseq.methods.sources import find_sources
-from inseq.text.example import Token
+from inseq.requests import Prediction, Score, Target, gather
+from inseq.text.tokens import Token
 
 
 def case_of(name: str, n_target: int = 6, n_source: int = 3, first: int = 3) -> Case:

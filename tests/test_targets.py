@@ -16,8 +16,8 @@ from rows import TOLERANCE, unknown, unknown_but_ends
 from test_guest import unchanged
 from torch import Tensor
 
-from inseq.engine.requests import Prediction
 from inseq.errors import ArgumentError
+from inseq.requests import Prediction
 from inseq.targets import step_function
 
 LOGITS = torch.tensor([[0.5, 0.3, 0.15, 0.05], [0.05, 0.6, 0.3, 0.05]]).log()

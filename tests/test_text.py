@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from inseq.errors import ArgumentError
 from inseq.text.encode import Encoder, checked_texts
-from inseq.text.example import Token
 from inseq.text.pieces import Alphabet, byte_of_char, detect, readable
+from inseq.text.tokens import Token
 
 
 @given(st.text(alphabet=st.characters(exclude_categories=["Cs"])))

@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     )
     from inseq.context import attribute_context
     from inseq.dataset import attribute_dataset
-    from inseq.engine.requests import Prediction
     from inseq.methods import method
     from inseq.outputs.output import FeatureAttributionOutput, merge_attributions
     from inseq.outputs.sequence import FeatureAttributionSequenceOutput
+    from inseq.requests import Prediction
     from inseq.results.aggregate import aggregator
     from inseq.targets import StepFunctionArgs, step_function
 
@@ -41,7 +41,7 @@ _HOMES = {
     "attribute_dataset": "inseq.dataset",
     "FeatureAttributionOutput": "inseq.outputs.output",
     "FeatureAttributionSequenceOutput": "inseq.outputs.sequence",
-    "Prediction": "inseq.engine.requests",
+    "Prediction": "inseq.requests",
     "StepFunctionArgs": "inseq.targets",
     "list_aggregation_functions": "inseq.api",
     "list_aggregators": "inseq.api",

@@ -7,11 +7,11 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from inseq.engine.requests import Prediction, Target, Written
 from inseq.errors import ArgumentError
+from inseq.requests import Prediction, Target, Written
+from inseq.requests.example import Example
 from inseq.results.alternatives import Alternative, Alternatives
 from inseq.text.encode import Encoder
-from inseq.text.example import Example
 
 NAME = ""
 """What they are recorded under: a name that no step function can have."""

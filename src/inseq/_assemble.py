@@ -12,8 +12,9 @@ from inseq._spans import Explained
 from inseq.errors import ArgumentError
 from inseq.methods import Attribution
 from inseq.outputs.sequence import FeatureAttributionSequenceOutput
+from inseq.requests.example import Example
 from inseq.results.alternatives import Alternatives
-from inseq.text.example import Example, Token
+from inseq.text.tokens import Token
 
 
 def sequence_output(

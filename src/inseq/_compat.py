@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inseq.engine.requests import StepForward
 from inseq.errors import ArgumentError
 from inseq.models.adapter import Adapter
 from inseq.models.tables import Table
+from inseq.requests import StepForward
 from inseq.targets import StepFunctionArgs
 from inseq.text.align import align, checked_pairs, pairs_of
-from inseq.text.example import Role, Token
+from inseq.text.tokens import Role, Token
 
 _Side = tuple[Tensor | None, Tensor | None, Tensor | None]
 """Ids, embeddings and mask of one side."""

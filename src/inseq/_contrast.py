@@ -13,9 +13,9 @@ from inseq._plan import Compared, Plan
 from inseq._spans import Explained
 from inseq.errors import ArgumentError
 from inseq.models.adapter import Adapter
+from inseq.requests.example import Contrast, Example
 from inseq.text.align import align, checked_pairs, pairs_of
 from inseq.text.encode import are_ids, checked_text, known_ids
-from inseq.text.example import Contrast, Example
 
 
 @dataclass(frozen=True)

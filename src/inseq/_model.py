@@ -16,16 +16,16 @@ from inseq._inputs import Written, read_inputs, read_outputs
 from inseq._plan import DEFAULT_TARGET, Options, plan_call
 from inseq._run import Run, outputs_of
 from inseq._spans import explained
-from inseq.engine.requests import StepFunction
 from inseq.engine.scheduler import Engine
 from inseq.errors import ArgumentError
 from inseq.models.adapter import Adapter
 from inseq.models.check import Capabilities, check
 from inseq.models.loading import checked_device, load_adapter
 from inseq.outputs.output import FeatureAttributionOutput
+from inseq.requests import StepFunction
 from inseq.results.steps import step_outputs
 from inseq.targets import step_function as step_functions
-from inseq.text.example import Token
+from inseq.text.tokens import Token
 
 
 class AttributionModel(TextModel):

@@ -23,7 +23,7 @@ def register_step_function(
     """Make a step function known by name, as a target and as a step score.
 
     Args:
-        fn: a function of a :class:`~inseq.engine.requests.Prediction` that returns one number for each of its ``n``
+        fn: a function of a :class:`~inseq.requests.Prediction` that returns one number for each of its ``n``
             predictions; or one of ``args``, as Inseq 0.7.1 has them
             (:class:`~inseq.targets.inseq_form.StepFunctionArgs`), which is run step by step. Further parameters are options.
         identifier: the name.

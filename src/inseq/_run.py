@@ -20,9 +20,9 @@ from inseq.engine.measures import Counters, StepScores
 from inseq.models.digest import digests
 from inseq.models.edits import guest
 from inseq.outputs.sequence import FeatureAttributionSequenceOutput
+from inseq.requests.example import Example
 from inseq.results.files.records import OF_EACH
 from inseq.results.labelled import aggregation_functions
-from inseq.text.example import Example
 
 if TYPE_CHECKING:
     from inseq._model import AttributionModel

@@ -18,10 +18,10 @@ from inseq._language import with_language
 from inseq._plan import _may_compare, _named_step_function
 from inseq._registry import bind
 from inseq.api import load_model
-from inseq.engine.requests import Prediction
 from inseq.errors import ArgumentError
 from inseq.outputs.context import AttributeContextOutput
 from inseq.outputs.sequence import FeatureAttributionSequenceOutput
+from inseq.requests import Prediction
 from inseq.results.aggregate.pipeline import aggregate_at
 from inseq.results.context import CCIOutput, selected
 from inseq.targets import step_function as step_functions

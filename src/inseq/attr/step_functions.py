@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from inseq.engine.requests import Prediction
+from inseq.requests import Prediction
 from inseq.targets import StepFunctionArgs as StepFunctionArgs
 from inseq.targets import step_function
 

@@ -7,7 +7,7 @@ from inseq.outputs.output import FeatureAttributionOutput as FeatureAttributionO
 from inseq.outputs.output import merge_attributions as merge_attributions
 from inseq.outputs.sequence import FeatureAttributionSequenceOutput as FeatureAttributionSequenceOutput
 from inseq.results.steps import FeatureAttributionStepOutput as FeatureAttributionStepOutput
-from inseq.text.example import Token as TokenWithId
+from inseq.text.tokens import Token as TokenWithId
 
 CoarseFeatureAttributionSequenceOutput = FeatureAttributionSequenceOutput
 GranularFeatureAttributionSequenceOutput = FeatureAttributionSequenceOutput

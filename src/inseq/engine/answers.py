@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from inseq.engine.packing import Job
-from inseq.engine.requests import Activations, Capture, Direction, Gradient, Logits, Replay, Request, Score
-from inseq.text.example import Example, Role
+from inseq.requests import Activations, Capture, Direction, Gradient, Logits, Replay, Request, Score
+from inseq.requests.example import Example
+from inseq.text.tokens import Role
 
 
 def wide(values: Tensor) -> Tensor:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from inseq.engine.requests import HeadChoice
 from inseq.errors import ArgumentError
+from inseq.requests import HeadChoice
 
 
 def chosen(choice: Any, size: int, name: str) -> list[int]:

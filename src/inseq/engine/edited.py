@@ -12,12 +12,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from inseq.engine.packing import Packed, pack
-from inseq.engine.requests import Edit, Gradient, Relevance
 from inseq.models.adapter import Adapter, Inputs, Reading
 from inseq.models.blocks import eager_attention
 from inseq.models.relevance import RelevanceRules
 from inseq.models.rescale import RescaleRules
-from inseq.text.example import Example
+from inseq.requests import Edit, Gradient, Relevance
+from inseq.requests.example import Example
 
 
 def edited_reading(

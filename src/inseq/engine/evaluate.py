@@ -12,11 +12,11 @@ from torch import Tensor
 
 from inseq.engine.answers import wide
 from inseq.engine.packing import Packed
-from inseq.engine.requests import Prediction, Target, Written
 from inseq.errors import ArgumentError, InseqError
 from inseq.models.edits import is_out_of_memory
 from inseq.models.head import LinearHead
-from inseq.text.example import Contrast
+from inseq.requests import Prediction, Target, Written
+from inseq.requests.example import Contrast
 
 FREE_OF_GRADIENTS = ("occlusion", "lime", "shapley_sampling")
 """Methods that take any target."""

@@ -16,11 +16,11 @@ from torch.utils._pytree import tree_leaves
 from inseq.engine.backward import has_beginnings
 from inseq.engine.measures import Counters, Measures, Run
 from inseq.engine.packing import Budget, Job, pack
-from inseq.engine.requests import Attended, Capture, Gradient, Original, Prediction, Replay, Request, Rescale, Target
 from inseq.models.adapter import Adapter
 from inseq.models.blocks import BLOCK, splits
 from inseq.models.edits import UndoList, is_out_of_memory
 from inseq.models.head import prepare_head
+from inseq.requests import Attended, Capture, Gradient, Original, Prediction, Replay, Request, Rescale, Target
 
 LENGTHS = (8, 16, 32)
 """Of the small measurements: bytes are polynomials of degree two in a row's lengths, exactly so at each operation."""

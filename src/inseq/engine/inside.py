@@ -13,9 +13,9 @@ from torch import Tensor
 from inseq.engine.answers import wide
 from inseq.engine.choices import chosen
 from inseq.engine.packing import Budget, Job, Packed
-from inseq.engine.requests import Attended, Capture, Fold
 from inseq.models.adapter import Adapter, Site
 from inseq.models.anatomy import Sublayer
+from inseq.requests import Attended, Capture, Fold
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,7 +127,7 @@ class CutPieces:
         return values @ self.sublayer.projection.reshape(len(values), values.shape[-1], -1)
 
     def chunks(self, queries: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """See :class:`~inseq.engine.requests.Pieces`."""
+        """See :class:`~inseq.requests.Pieces`."""
         weights = wide(self.sublayer.heads.weights[self.row, :, :, : self.n_keys])
         for some in torch.split(queries.to(weights.device), max(1, self.at_once // self.n_keys)):
             pieces = torch.einsum("hqk,hkd->qkd", weights[:, some], self.projected)

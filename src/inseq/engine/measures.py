@@ -17,7 +17,16 @@ from inseq.engine.evaluate import Predicted, Streamed, evaluate, streams
 from inseq.engine.inside import Captures, Enough
 from inseq.engine.packing import Budget, Job, Packed
 from inseq.engine.replay import Replays
-from inseq.engine.requests import (
+from inseq.engine.stepwise import step_gradients, step_values
+from inseq.errors import ArgumentError
+from inseq.models.adapter import Adapter, Reading, Tap
+from inseq.models.anatomy import dissecting, reading_out
+from inseq.models.edits import dropout
+from inseq.models.ending import ending_at, is_worth, prepare_ending
+from inseq.models.head import prepare_head
+from inseq.models.hiding import prepare_hiding
+from inseq.models.replays import replaying
+from inseq.requests import (
     Activations,
     Capture,
     Direction,
@@ -31,15 +40,6 @@ from inseq.engine.requests import (
     Score,
     Target,
 )
-from inseq.engine.stepwise import step_gradients, step_values
-from inseq.errors import ArgumentError
-from inseq.models.adapter import Adapter, Reading, Tap
-from inseq.models.anatomy import dissecting, reading_out
-from inseq.models.edits import dropout
-from inseq.models.ending import ending_at, is_worth, prepare_ending
-from inseq.models.head import prepare_head
-from inseq.models.hiding import prepare_hiding
-from inseq.models.replays import replaying
 
 StepScores = dict[str, Float[Tensor, "prediction *extra"]]
 

@@ -12,10 +12,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from inseq.engine.placing import Memory, joined, padded, place
-from inseq.engine.requests import Activations, Deleted, Gradient, Placed, Request, Score
 from inseq.errors import ArgumentError, UnsupportedModelError
 from inseq.models.adapter import Inputs
-from inseq.text.example import Example, Role
+from inseq.requests import Activations, Deleted, Gradient, Placed, Request, Score
+from inseq.requests.example import Example
+from inseq.text.tokens import Role
 
 OVERHEAD = {"cpu": 10**8}
 """Multiplications that the fixed work of one forward is worth, by kind of device; accelerators do more in that time."""

@@ -11,9 +11,9 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 from torch.nn.functional import pad
 
-from inseq.engine.requests import Request, Rows, Score
 from inseq.models.adapter import Inputs
-from inseq.text.example import Example
+from inseq.requests import Request, Rows, Score
+from inseq.requests.example import Example
 
 
 @dataclass(eq=False)

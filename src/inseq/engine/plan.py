@@ -9,9 +9,9 @@ from typing import Any
 from inseq.engine.footprint import Footprint, by_blocks, guessed, measured, memory_efficient
 from inseq.engine.measures import Measures
 from inseq.engine.packing import Budget, Job
-from inseq.engine.requests import Capture, Gradient, Replay, Request, Rescale
 from inseq.errors import ArgumentError
 from inseq.models.adapter import Adapter
+from inseq.requests import Capture, Gradient, Replay, Request, Rescale
 
 LOGITS = {True: 6, False: 4}
 """How many copies of its logits, in float32, a target needs with a graph and without."""

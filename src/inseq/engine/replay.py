@@ -16,12 +16,12 @@ from inseq.engine.answers import wide
 from inseq.engine.choices import chosen, heads_by_layer
 from inseq.engine.inside import at_of, lengths
 from inseq.engine.packing import Budget, Job, Packed
-from inseq.engine.requests import Altered, Fold, Replay
 from inseq.errors import UnsupportedModelError
 from inseq.models.adapter import Adapter, Site
 from inseq.models.edits import is_out_of_memory
 from inseq.models.replays import CleanLayer, Zeroing, near
 from inseq.models.shortcut import shortcuts
+from inseq.requests import Altered, Fold, Replay
 
 SLACK = 32
 """Padded positions that cost no more than a further run of a layer."""

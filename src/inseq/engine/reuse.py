@@ -7,7 +7,7 @@ from typing import Any
 
 from inseq.engine.packing import Budget, Job
 from inseq.engine.placing import Memory
-from inseq.engine.requests import Local, Request, Score
+from inseq.requests import Local, Request, Score
 
 OVERHEADS = 5
 """Of a forward, how many one that goes on costs: it reads all weights for few tokens, and copies keys and values."""

@@ -16,12 +16,12 @@ from inseq.engine.measures import Counters, Measures, Run, StepScores, apart_of
 from inseq.engine.packing import Budget, Job, batches, default_budget, jobs_of, pack
 from inseq.engine.plan import Plan, smaller_than
 from inseq.engine.progress import shown_progress
-from inseq.engine.requests import Gradient, Logits, Request, Score, StepFunction, Target
 from inseq.engine.reuse import portions, reusing
 from inseq.models.adapter import Adapter
 from inseq.models.edits import fused_activations, guest, is_out_of_memory
 from inseq.models.reuse import prepare_reuse
-from inseq.text.example import Example
+from inseq.requests import Gradient, Logits, Request, Score, StepFunction, Target
+from inseq.requests.example import Example
 
 UNCUT = 10**12
 """A forward's fixed work, in tokens, at which no gradient is cut into blocks: dropout draws by the length of a row."""

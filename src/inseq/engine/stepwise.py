@@ -12,10 +12,10 @@ from torch.nn.functional import pad
 from inseq.engine.answers import by_feature
 from inseq.engine.evaluate import called, no_gradient, refuse_nan
 from inseq.engine.packing import Packed
-from inseq.engine.requests import Gradient, StepForward, Target
 from inseq.errors import ArgumentError
 from inseq.models.adapter import Adapter, Inputs
-from inseq.text.example import Role
+from inseq.requests import Gradient, StepForward, Target
+from inseq.text.tokens import Role
 
 
 def step_values(

@@ -10,7 +10,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from inseq.errors import ArgumentError, near
-from inseq.text.example import Example, Role
+from inseq.requests.example import Example
+from inseq.text.tokens import Role
 
 Baseline = str | int | Sequence[int] | Tensor | Callable[[Example], Any]
 """What stands for nothing at each feature.
@@ -20,7 +21,7 @@ Baseline = str | int | Sequence[int] | Tensor | Callable[[Example], Any]
 * a text: one token for all features, or as many tokens as there are features, one for each.
 * an id, or ids (a list or an integer tensor): one for all features, or one for each.
 * embeddings in first-layer units: Float["dim"] for all features, or Float["feature dim"].
-* a function of the :class:`~inseq.text.example.Example` that returns any of these.
+* a function of the :class:`~inseq.requests.example.Example` that returns any of these.
 
 Texts, ids and embeddings that name one thing for each feature follow the features' order: the encoder's tokens, then the
 decoder's, if they receive scores. The default is a token, because a model that normalises by the root mean square jumps

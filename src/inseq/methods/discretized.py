@@ -6,12 +6,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from inseq.engine.requests import Gradient, Path, Points, Score, gather
 from inseq.methods._method import Attribution, method
 from inseq.methods._options import at_least, one_of
 from inseq.methods.baselines import Baseline, baseline_embeds
 from inseq.methods.gradient import BY_DIM, with_sum
-from inseq.text.example import Example, Role
+from inseq.requests import Gradient, Path, Points, Score, gather
+from inseq.requests.example import Example
+from inseq.text.tokens import Role
 
 STRATEGIES = ("greedy", "maxcount")
 

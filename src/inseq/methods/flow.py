@@ -8,10 +8,10 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import pad
 
-from inseq.engine.requests import Attended, Capture, Direction, Pieces, Site
 from inseq.errors import UnsupportedModelError
 from inseq.methods._method import Attribution, method
-from inseq.text.example import Example
+from inseq.requests import Attended, Capture, Direction, Pieces, Site
+from inseq.requests.example import Example
 
 
 class Flow:

@@ -9,11 +9,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from inseq.engine.requests import Gradient, Points
 from inseq.errors import ArgumentError
 from inseq.methods._method import Attribution, method
 from inseq.methods._options import at_least, one_of
-from inseq.text.example import Example
+from inseq.requests import Gradient, Points
+from inseq.requests.example import Example
 
 BY_DIM: dict[str, Any] = {"signed": True, "axes": ("dim",), "reduce_by": ("vnorm",), "normalize": True}
 """Facts of methods that score every dimension of an embedding."""

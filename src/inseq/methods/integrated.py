@@ -9,14 +9,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from inseq.engine.requests import Gradient, Path, Points, Replaced, Score, between, gather, weighted
 from inseq.errors import ArgumentError
 from inseq.methods._method import Attribution, method
 from inseq.methods._options import at_least, one_of
 from inseq.methods.baselines import Baseline, baseline_embeds
 from inseq.methods.gradient import BY_DIM, draw, with_sum, with_total
 from inseq.methods.refined import refined
-from inseq.text.example import Example
+from inseq.requests import Gradient, Path, Points, Replaced, Score, between, gather, weighted
+from inseq.requests.example import Example
 
 Quadrature = Callable[[int], tuple[Float[Tensor, " n"], Float[Tensor, " n"]]]
 

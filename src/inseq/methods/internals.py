@@ -10,10 +10,10 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import pad
 
-from inseq.engine.requests import Altered, Attended, Capture, Choice, HeadChoice, Replay, Site
 from inseq.methods._method import Attribution, method
 from inseq.methods._options import one_of
-from inseq.text.example import Example
+from inseq.requests import Altered, Attended, Capture, Choice, HeadChoice, Replay, Site
+from inseq.requests.example import Example
 
 
 @method("dummy", paper="", signed=False, axes=(), reduce_by=(), normalize=False, uses_target=False)

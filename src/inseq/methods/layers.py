@@ -9,13 +9,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from inseq.engine.requests import Activations, Gradient, Layer, Path, Placed, Rescale, Score, gather, weighted
 from inseq.errors import ArgumentError
 from inseq.methods._method import Attribution, method
 from inseq.methods._options import at_least, one_of
 from inseq.methods.baselines import Baseline, baseline_embeds
 from inseq.methods.integrated import QUADRATURES
-from inseq.text.example import Example
+from inseq.requests import Activations, Gradient, Layer, Path, Placed, Rescale, Score, gather, weighted
+from inseq.requests.example import Example
 
 FACTS: dict[str, Any] = {"signed": True, "axes": ("layer", "dim"), "reduce_by": ("vnorm", "mean"), "normalize": True}
 

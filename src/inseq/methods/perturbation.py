@@ -6,13 +6,13 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from inseq.engine.requests import Score
 from inseq.errors import ArgumentError
 from inseq.methods._method import Attribution, method
 from inseq.methods._options import at_least
 from inseq.methods.baselines import Baseline, kept
 from inseq.methods.removal import Removal, without
-from inseq.text.example import Example
+from inseq.requests import Score
+from inseq.requests.example import Example
 
 
 @method("occlusion", paper="zeiler2014visualizing", signed=True, axes=(), reduce_by=(), normalize=False)

@@ -9,12 +9,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from inseq.engine.requests import Original, Prediction, Rewritten, Score, Target, Variants, Written, gather
 from inseq.errors import ArgumentError
 from inseq.methods._method import Attribution, method
 from inseq.methods._options import at_least, one_of
 from inseq.methods.baselines import kept
-from inseq.text.example import Example
+from inseq.requests import Original, Prediction, Rewritten, Score, Target, Variants, Written, gather
+from inseq.requests.example import Example
 
 N_CANDIDATES = 32
 """How many replacements of each token are proposed; probes choose among them."""

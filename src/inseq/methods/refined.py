@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from inseq.engine.requests import Combine, Gradient, Path, Score
-from inseq.text.example import Example
+from inseq.requests import Combine, Gradient, Path, Score
+from inseq.requests.example import Example
 
 GLANCES = 12
 """How many times a way's target is looked at, without its gradient."""

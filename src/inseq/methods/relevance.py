@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 
-from inseq.engine.requests import Edit, Gradient, Path, Relevance, Rescale, Score, gather
 from inseq.errors import ArgumentError
 from inseq.methods._method import Attribution, method
 from inseq.methods.baselines import Baseline, baseline_embeds
 from inseq.methods.gradient import BY_DIM, with_total
-from inseq.text.example import Example
+from inseq.requests import Edit, Gradient, Path, Relevance, Rescale, Score, gather
+from inseq.requests.example import Example
 
 ATTNLRP = Relevance("attnlrp", norm="constant", activation="ratio", softmax="gradient", product="halved")
 CP_LRP = Relevance("cp_lrp", norm="constant", activation="ratio", softmax="constant", product="halved")

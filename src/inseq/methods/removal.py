@@ -7,10 +7,10 @@ from typing import Any, Literal, get_args
 from jaxtyping import Bool
 from torch import Tensor
 
-from inseq.engine.requests import Deleted, Hidden, Replaced, Variants
 from inseq.errors import ArgumentError, near
 from inseq.methods.baselines import baseline_embeds, kept
-from inseq.text.example import Example
+from inseq.requests import Deleted, Hidden, Replaced, Variants
+from inseq.requests.example import Example
 
 Removal = Literal["replace", "delete", "hide"]
 """``"replace"``: the baseline stands in its place. ``"delete"``: it is left out, and what follows moves up, so that a step

@@ -8,11 +8,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from inseq.engine.requests import Removed, Replaced, Score
 from inseq.methods._method import Attribution, method
 from inseq.methods._options import at_least
 from inseq.methods.baselines import Baseline, baseline_embeds
-from inseq.text.example import Example
+from inseq.requests import Removed, Replaced, Score
+from inseq.requests.example import Example
 
 
 @method("shapley_sampling", paper="castro2009polynomial", signed=True, axes=(), reduce_by=(), normalize=False)

@@ -11,7 +11,8 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from inseq.errors import ArgumentError
-from inseq.text.example import Example, Token
+from inseq.requests.example import Example
+from inseq.text.tokens import Token
 
 Sources = Literal["sentences", "words", "tokens"] | Sequence[tuple[int, int]]
 """``"sentences"``, ``"words"``, ``"tokens"``, or half-open spans of the features, such as ``[(0, 3), (3, 7)]``.

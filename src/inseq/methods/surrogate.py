@@ -7,14 +7,14 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from inseq.engine.requests import Prediction, Replaced, Score, Target
 from inseq.errors import ArgumentError
 from inseq.methods._method import Attribution, method
 from inseq.methods._options import at_least
 from inseq.methods.baselines import Baseline, baseline_embeds
 from inseq.methods.removal import Removal, without
 from inseq.methods.sources import Sources, find_sources
-from inseq.text.example import Example
+from inseq.requests import Prediction, Replaced, Score, Target
+from inseq.requests.example import Example
 
 LARGEST_ODDS = 100.0
 """Of log-odds: a token that alone is possible has infinite odds, which no fit survives."""

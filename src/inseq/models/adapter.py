@@ -23,8 +23,9 @@ from inseq.models.products import GraphKind
 from inseq.models.tables import Table, table_of
 from inseq.models.taps import Tap as Tap
 from inseq.models.taps import find_taps, tapped
+from inseq.requests.example import Example
 from inseq.text.encode import Encoder
-from inseq.text.example import Example, Role
+from inseq.text.tokens import Role
 
 Site = Literal["encoder", "decoder", "cross"]
 AttentionSink = Callable[[Site, int, Tensor], None]
@@ -274,7 +275,7 @@ class Adapter(ABC):
             first: index in ``target`` of the first generated token.
             steps: indices in ``target`` of the tokens to explain, ascending.
             attribute_target: whether the decoder's tokens receive scores beside an encoder's.
-            granular: see :class:`~inseq.text.example.Example`.
+            granular: see :class:`~inseq.requests.example.Example`.
             spans: half-open spans of these tokens that are explained at once, all in ``steps``.
         """
         at = list(steps)

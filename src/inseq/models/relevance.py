@@ -12,15 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from inseq.models.backward import Relevance
 from inseq.models.rules import Function, Rules, Scaled, differentiable, straight, wide
+from inseq.requests.rules import Relevance
 
 SMALL = 1e-6
 """Below it, phi(u) / u is taken where u is this: its limit."""
 
 
 class RelevanceRules(Rules):
-    """The rules of :class:`~inseq.models.backward.Relevance`.
+    """The rules of :class:`~inseq.requests.rules.Relevance`.
 
     Functions that model code composes of several operations on one tensor u, such as ``u * sigmoid(1.702 * u)``, are told
     by their factors: each remembers the tensor it is a function of.

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from inseq.models.backward import Rescale
 from inseq.models.rules import Function, Rules, differentiable, on_first, straight
+from inseq.requests.rules import Rescale
 
 PART = 2**20
 """Entries of what is computed in double precision at a time."""
@@ -25,7 +25,7 @@ CHOICES = ("topk", "argmax", "argmin", "sort", "argsort", "kthvalue", "gt", "lt"
 
 
 class RescaleRules(Rules):
-    """The rules of :class:`~inseq.models.backward.Rescale`, for a model and for a target.
+    """The rules of :class:`~inseq.requests.rules.Rescale`, for a model and for a target.
 
     Args:
         model: the model, for messages.

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from inseq.errors import ArgumentError, UnknownNameError, UnsupportedModelError, near
 from inseq.models.edits import UndoList
-from inseq.text.example import Role
+from inseq.text.tokens import Role
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from inseq.errors import ArgumentError
 from inseq.results.scores import SequenceScores
-from inseq.text.example import Token
+from inseq.text.tokens import Token
 
 
 def scores_dicts(output: SequenceScores) -> dict[str, dict[tuple[int, str], dict[Any, float]]]:

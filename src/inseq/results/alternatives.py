@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from inseq.text.example import Token
+from inseq.text.tokens import Token
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from inseq.errors import ArgumentError
 from inseq.results.alternatives import Alternatives, tokens_of
-from inseq.text.example import Token, joined
+from inseq.text.tokens import Token, joined
 
 Device = str | torch.device
 

@@ -10,7 +10,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from inseq.results.scores import Scored, SequenceScores
-from inseq.text.example import Token
+from inseq.text.tokens import Token
 
 
 @dataclass(kw_only=True, eq=False)

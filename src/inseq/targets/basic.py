@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from inseq.engine.requests import Prediction, Written
 from inseq.errors import ArgumentError
+from inseq.requests import Prediction, Written
 from inseq.targets._step_function import step_function
 
 

@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from inseq.engine.requests import Prediction, Written
 from inseq.errors import ArgumentError
+from inseq.requests import Prediction, Written
 from inseq.targets._step_function import step_function
 from inseq.targets.basic import logit, probability
 

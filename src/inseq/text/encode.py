@@ -9,8 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from inseq.errors import ArgumentError
-from inseq.text.example import Role, Token
 from inseq.text.pieces import Alphabet, detect, readable
+from inseq.text.tokens import Role, Token
 
 
 class Encoder:

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from inseq.text.example import Token as TokenWithId
+from inseq.text.tokens import Token as TokenWithId
 
 EmbeddingsTensor = Tensor
 """[row, position, dim]"""

@@ -10,7 +10,7 @@ import torch
 from inseq.results.aggregate.axes import scores_of
 from inseq.results.aggregate.spans import spans
 from inseq.results.scores import SequenceScores
-from inseq.text.example import Token
+from inseq.text.tokens import Token
 
 MAX_CELLS, MAX_COLUMNS, MAX_ROWS, LEAST_ROWS = 2_000_000, 4_000, 8_000, 200
 Span = tuple[int, int]

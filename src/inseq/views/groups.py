@@ -7,7 +7,7 @@ from typing import Any
 
 from inseq.results.aggregate.words import STARTS, grouped
 from inseq.results.scores import SequenceScores
-from inseq.text.example import Token
+from inseq.text.tokens import Token
 from inseq.views.table import Grouping
 
 

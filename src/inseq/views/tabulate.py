@@ -11,7 +11,7 @@ from torch import Tensor
 
 from inseq.errors import ArgumentError
 from inseq.results.scores import SequenceScores
-from inseq.text.example import Token
+from inseq.text.tokens import Token
 from inseq.views.budget import folded
 from inseq.views.facts import facts
 from inseq.views.groups import groupings

@@ -14,7 +14,7 @@ from inseq.results.aggregate.axes import aggregators
 from inseq.results.alternatives import merged as merged_alternatives
 from inseq.results.labelled import AggregationFunction, Labelled, absmax, aggregation_functions, tile
 from inseq.results.scores import S
-from inseq.text.example import joined
+from inseq.text.tokens import joined
 
 Span = tuple[int, int]
 

@@ -11,8 +11,8 @@ from inseq.errors import ArgumentError
 from inseq.results.aggregate.axes import aggregators
 from inseq.results.aggregate.spans import Span, spans
 from inseq.results.scores import S, SequenceScores
-from inseq.text.example import Token
 from inseq.text.pieces import Alphabet
+from inseq.text.tokens import Token
 
 UNSPACED = re.compile(
     r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"

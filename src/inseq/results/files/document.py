@@ -18,7 +18,7 @@ from inseq.results.files import inseq as inseq_files
 from inseq.results.files.fields import DTYPES, Field, pack
 from inseq.results.files.inseq import Parts
 from inseq.results.scores import S, SequenceScores
-from inseq.text.example import Role, Token
+from inseq.text.tokens import Role, Token
 from inseq.version import __version__
 
 FORMAT, VERSION = "inseq", 3

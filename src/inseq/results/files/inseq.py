@@ -18,8 +18,8 @@ from inseq.results.files.containers import growth, inflate, tensors
 from inseq.results.files.fields import DTYPES, Field, unpack
 from inseq.results.scores import S, SequenceScores
 from inseq.results.steps import FeatureAttributionStepOutput, step_outputs
-from inseq.text.example import Role, Token
 from inseq.text.pieces import detect, readable
+from inseq.text.tokens import Role, Token
 
 Parts: TypeAlias = tuple[list[S], list[FeatureAttributionStepOutput] | None, dict[str, Any]]
 """What a file holds: sequences, steps where there are any, and facts of the call."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from inseq.errors import ArgumentError, writing
 from inseq.results.scores import SequenceScores
-from inseq.text.example import Token
+from inseq.text.tokens import Token
 
 OF_EACH = ("input_texts", "generated_texts", "contrast", "target_spans", "turns")
 """Facts of a call that have an entry for each text."""

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from inseq.text.example import Example
+from inseq.requests.example import Example
 
 
 @runtime_checkable

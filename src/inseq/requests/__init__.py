@@ -1,17 +1,6 @@
 """What a method may ask of the model. A method awaits requests; the scheduler answers them."""
 
-from inseq.engine.requests.asked import (
-    Activations,
-    Combine,
-    Gradient,
-    Logits,
-    Request,
-    Score,
-    gather,
-    total,
-    weighted,
-)
-from inseq.engine.requests.inside import (
+from inseq.requests.attention import (
     Altered,
     Attended,
     Capture,
@@ -23,7 +12,18 @@ from inseq.engine.requests.inside import (
     Replay,
     Site,
 )
-from inseq.engine.requests.prediction import (
+from inseq.requests.measurements import (
+    Activations,
+    Combine,
+    Gradient,
+    Logits,
+    Request,
+    Score,
+    gather,
+    total,
+    weighted,
+)
+from inseq.requests.predictions import (
     ContrastKind,
     Prediction,
     StepForward,
@@ -31,7 +31,8 @@ from inseq.engine.requests.prediction import (
     Target,
     Written,
 )
-from inseq.engine.requests.variants import (
+from inseq.requests.rules import Edit, Relevance, Rescale
+from inseq.requests.variants import (
     Deleted,
     Hidden,
     Layer,
@@ -47,7 +48,6 @@ from inseq.engine.requests.variants import (
     Variants,
     between,
 )
-from inseq.models.backward import Edit, Relevance, Rescale
 
 __all__ = [
     "Activations",

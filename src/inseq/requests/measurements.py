@@ -10,11 +10,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from inseq.engine.requests.prediction import Target
-from inseq.engine.requests.variants import Layer, Original, Placed, Variants
 from inseq.errors import ArgumentError
-from inseq.models.backward import Edit, Rescale
-from inseq.text.example import Example
+from inseq.requests.example import Example
+from inseq.requests.predictions import Target
+from inseq.requests.rules import Edit, Rescale
+from inseq.requests.variants import Layer, Original, Placed, Variants
 
 T = TypeVar("T")
 

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import pad
 
-from inseq.engine.requests.asked import Request
+from inseq.requests.measurements import Request
 
 Site = Literal["encoder", "decoder", "cross"]
 Choice = int | list[int] | tuple[int, int] | None
