@@ -14,8 +14,8 @@ from inseq.engine.footprint import Allocated
 from inseq.engine.packing import Budget
 from inseq.errors import UnsupportedModelError
 from inseq.models import rescale
+from inseq.models.attention import own_attention
 from inseq.models.blocks import eager_attention, splits
-from inseq.models.edits import own_attention
 
 BLOCK = 200
 """Entries of a block: a few queries of the short rows here."""

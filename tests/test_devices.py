@@ -15,7 +15,7 @@ from rows import METHODS, TOLERANCE
 from torch import Tensor, nn
 
 import inseq
-from inseq.models.edits import guest, uncompiled
+from inseq.models.guest import guest, uncompiled
 
 QUIET: dict[str, Any] = {"show_progress": False}
 TEXT, WHOLE = "w1 w2 w3 w4", "w1 w2 w3 w4 w7 w9 w12"

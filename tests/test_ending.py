@@ -16,8 +16,8 @@ from reference import Case
 from rows import ENTRIES, METHODS, TOLERANCE
 from torch.utils.flop_counter import FlopCounterMode
 
-from inseq.models.adapter import Inputs
 from inseq.models.ending import WORTH, ending_at, is_worth, prepare_ending
+from inseq.models.inputs import Inputs
 from inseq.models.reuse import prepare_reuse
 
 WHOLE = {"bloom", "falcon", "gpt_neo"}

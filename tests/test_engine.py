@@ -21,7 +21,7 @@ from inseq.engine.scheduler import Engine, _rest
 from inseq.errors import UnsupportedModelError
 from inseq.methods import method as methods
 from inseq.models.adapter import DecoderOnly
-from inseq.models.check import check
+from inseq.models.facts import check
 from inseq.models.graphs import Graph
 from inseq.requests import Gradient, Path, Score, gather
 from inseq.text.encode import Encoder

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from inseq.errors import ArgumentError, UnknownNameError, UnsupportedModelError
 from inseq.methods import discretized, gradient, integrated
-from inseq.models.check import check
+from inseq.models.facts import check
 
 TOLERANCE = 1e-4
 

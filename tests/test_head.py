@@ -17,7 +17,7 @@ from torch import nn
 
 from inseq.models import head as heads
 from inseq.models.adapter import Adapter
-from inseq.models.check import check
+from inseq.models.facts import check
 from inseq.models.head import LinearHead, prepare_head
 from inseq.requests import Prediction, Written
 from inseq.targets import step_function

@@ -26,7 +26,7 @@ from inseq.errors import ArgumentError
 from inseq.methods import method as methods
 from inseq.methods.flow import _Rollout
 from inseq.methods.relevance import ATTNLRP, GIM
-from inseq.models.edits import fused_activations, guest
+from inseq.models.guest import fused_activations, guest
 from inseq.requests import Capture, Gradient, Request, Rescale, Score, Target
 
 TOLERANCE = 1e-5

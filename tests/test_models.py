@@ -18,7 +18,7 @@ import inseq.errors
 from inseq.engine.packing import jobs_of, pack
 from inseq.errors import UnsupportedModelError
 from inseq.models.adapter import DecoderOnly
-from inseq.models.check import check
+from inseq.models.facts import check
 from inseq.requests import Score
 from inseq.text.encode import Encoder
 

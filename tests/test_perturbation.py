@@ -162,7 +162,7 @@ def test_a_model_that_does_not_take_keys_and_values_runs_whole(monkeypatch: pyte
     made, _ = harness.adapter("llama", "sdpa")
     monkeypatch.setattr(made, "reuses_up_to", 0)
     monkeypatch.setattr(made, "reuses", None)
-    monkeypatch.setattr("inseq.models.memory.beginning", lambda tensors: DynamicCache())
+    monkeypatch.setattr("inseq.models.cache.beginning", lambda tensors: DynamicCache())
     case = long("llama", "sdpa")
     _, engine = harness.run(made, [case], "occlusion", budget=EAGER_TO_GO_ON)
     assert made.reuses is False

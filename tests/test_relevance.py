@@ -27,7 +27,8 @@ from inseq.methods import method as methods
 from inseq.methods.relevance import ATTNLRP, CP_LRP, FROZEN, GIM
 from inseq.models import blocks
 from inseq.models.adapter import Adapter
-from inseq.models.edits import attention_implementation, fused_activations, guest
+from inseq.models.attention import attention_implementation
+from inseq.models.guest import fused_activations, guest
 from inseq.requests import Gradient, Relevance
 
 EDITS = {edit.name: edit for edit in (ATTNLRP, CP_LRP, FROZEN, GIM)}

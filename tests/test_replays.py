@@ -13,7 +13,7 @@ from harness import relative
 
 from inseq.engine import replay
 from inseq.models.adapter import DecoderOnly
-from inseq.models.check import check
+from inseq.models.facts import check
 from inseq.models.shortcut import Shortcut
 from inseq.text.encode import Encoder
 

@@ -9,7 +9,7 @@ import zoo
 from torch import nn
 
 from inseq.models import graphs
-from inseq.models.edits import UndoList
+from inseq.models.guest import UndoList
 
 
 def test_one_entry_that_fails_does_not_stop_the_others() -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from inseq.errors import ArgumentError
 from inseq.models.adapter import Adapter
-from inseq.models.tables import Table
+from inseq.models.embeddings import Table
 from inseq.requests import StepForward
 from inseq.targets import StepFunctionArgs
 from inseq.text.align import align, checked_pairs, pairs_of

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from inseq._context_texts import PLACE, Chars, filled, generated_text, spans_of, split_context, with_separator, within
 from inseq.errors import ArgumentError
-from inseq.models.loading import generate
+from inseq.models.generation import generate
 
 if TYPE_CHECKING:
     from inseq._model import AttributionModel

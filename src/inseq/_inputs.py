@@ -11,7 +11,7 @@ from torch import Tensor
 from inseq.errors import ArgumentError
 from inseq.methods import method as methods
 from inseq.models.adapter import Adapter
-from inseq.models.loading import generate
+from inseq.models.generation import generate
 from inseq.text.chat import Turn, is_chat, read_chat
 from inseq.text.encode import Encoder, are_ids, checked_text, checked_texts, known_ids
 
@@ -47,7 +47,7 @@ class Written:
         special: whether special tokens are added to texts.
         generation: arguments of ``generate``.
         batch_size: how many are generated at a time.
-        told: called after each batch that was generated, see :func:`inseq.models.loading.generate`.
+        told: called after each batch that was generated, see :func:`inseq.models.generation.generate`.
     """
 
     texts: Any = None

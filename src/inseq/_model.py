@@ -19,7 +19,7 @@ from inseq._spans import explained
 from inseq.engine.scheduler import Engine
 from inseq.errors import ArgumentError
 from inseq.models.adapter import Adapter
-from inseq.models.check import Capabilities, check
+from inseq.models.facts import Capabilities, check
 from inseq.models.loading import checked_device, load_adapter
 from inseq.outputs.output import FeatureAttributionOutput
 from inseq.requests import StepFunction

@@ -16,7 +16,7 @@ from inseq._former import translated
 from inseq._registry import Entry, bind
 from inseq.errors import ArgumentError, UnknownArgumentError, UnsupportedModelError
 from inseq.methods import method as methods
-from inseq.models.edits import has_dropout
+from inseq.models.guest import has_dropout
 from inseq.requests import ContrastKind, Target
 from inseq.targets import InseqForm, is_inseq_form
 from inseq.targets import step_function as step_functions

@@ -18,7 +18,7 @@ from inseq._plan import Plan, described
 from inseq._spans import Explained
 from inseq.engine.measures import Counters, StepScores
 from inseq.models.digest import digests
-from inseq.models.edits import guest
+from inseq.models.guest import guest
 from inseq.outputs.sequence import FeatureAttributionSequenceOutput
 from inseq.requests.example import Example
 from inseq.results.files.records import OF_EACH

@@ -18,7 +18,7 @@ from inseq._plan import hint
 from inseq._registry import Registry, bind
 from inseq.errors import ArgumentError, UnknownNameError, near
 from inseq.methods import method as methods
-from inseq.models.check import check
+from inseq.models.facts import check
 from inseq.models.loading import load_adapter
 from inseq.outputs.output import FeatureAttributionOutput
 from inseq.outputs.sequence import FeatureAttributionSequenceOutput

@@ -50,3 +50,7 @@ def near(name: object, known: Iterable[str]) -> str:
     """Return ``" Did you mean ...?"`` for the closest known names, or nothing."""
     matches = get_close_matches(str(name), list(known), n=3)
     return f" Did you mean {' or '.join(repr(m) for m in matches)}?" if matches else ""
+
+
+def first_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]

@@ -18,9 +18,10 @@ from inseq.engine.evaluate import cotangents_of, evaluate
 from inseq.engine.gradients import body_gradients, head_cotangents
 from inseq.engine.packing import Budget, Job, Packed
 from inseq.errors import ArgumentError
-from inseq.models.adapter import Adapter, Inputs, Reading, Tap
-from inseq.models.edits import is_out_of_memory
+from inseq.models.adapter import Adapter, Tap
 from inseq.models.graphs import Graph, Graphs, prepare_graphs
+from inseq.models.guest import is_out_of_memory
+from inseq.models.inputs import Inputs, Reading
 from inseq.models.products import Body, Sums
 from inseq.requests import Edit, Gradient, Placed, Request, Rescale, Target
 from inseq.text.tokens import Role

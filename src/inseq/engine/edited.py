@@ -12,8 +12,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from inseq.engine.packing import Packed, pack
-from inseq.models.adapter import Adapter, Inputs, Reading
+from inseq.models.adapter import Adapter
 from inseq.models.blocks import eager_attention
+from inseq.models.inputs import Inputs, Reading
 from inseq.models.relevance import RelevanceRules
 from inseq.models.rescale import RescaleRules
 from inseq.requests import Edit, Gradient, Relevance

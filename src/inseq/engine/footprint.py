@@ -18,7 +18,7 @@ from inseq.engine.measures import Counters, Measures, Run
 from inseq.engine.packing import Budget, Job, pack
 from inseq.models.adapter import Adapter
 from inseq.models.blocks import BLOCK, splits
-from inseq.models.edits import UndoList, is_out_of_memory
+from inseq.models.guest import UndoList, is_out_of_memory
 from inseq.models.head import prepare_head
 from inseq.requests import Attended, Capture, Gradient, Original, Prediction, Replay, Request, Rescale, Target
 

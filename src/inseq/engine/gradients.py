@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from inseq.models.adapter import Reading
 from inseq.models.graphs import Graph
+from inseq.models.inputs import Reading
 from inseq.models.products import Body, pulled
 
 

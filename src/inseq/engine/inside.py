@@ -13,8 +13,9 @@ from torch import Tensor
 from inseq.engine.answers import wide
 from inseq.engine.choices import chosen
 from inseq.engine.packing import Budget, Job, Packed
-from inseq.models.adapter import Adapter, Site
+from inseq.models.adapter import Adapter
 from inseq.models.anatomy import Sublayer
+from inseq.models.inputs import Site
 from inseq.requests import Attended, Capture, Fold
 
 

@@ -19,12 +19,13 @@ from inseq.engine.packing import Budget, Job, Packed
 from inseq.engine.replay import Replays
 from inseq.engine.stepwise import step_gradients, step_values
 from inseq.errors import ArgumentError
-from inseq.models.adapter import Adapter, Reading, Tap
+from inseq.models.adapter import Adapter, Tap
 from inseq.models.anatomy import dissecting, reading_out
-from inseq.models.edits import dropout
 from inseq.models.ending import ending_at, is_worth, prepare_ending
+from inseq.models.guest import dropout
 from inseq.models.head import prepare_head
 from inseq.models.hiding import prepare_hiding
+from inseq.models.inputs import Reading
 from inseq.models.replays import replaying
 from inseq.requests import (
     Activations,

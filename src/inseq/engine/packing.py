@@ -13,7 +13,7 @@ from torch import Tensor
 
 from inseq.engine.placing import Memory, joined, padded, place
 from inseq.errors import ArgumentError, UnsupportedModelError
-from inseq.models.adapter import Inputs
+from inseq.models.inputs import Inputs
 from inseq.requests import Activations, Deleted, Gradient, Placed, Request, Score
 from inseq.requests.example import Example
 from inseq.text.tokens import Role

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 from torch.nn.functional import pad
 
-from inseq.models.adapter import Inputs
+from inseq.models.inputs import Inputs
 from inseq.requests import Request, Rows, Score
 from inseq.requests.example import Example
 

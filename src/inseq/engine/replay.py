@@ -17,9 +17,11 @@ from inseq.engine.choices import chosen, heads_by_layer
 from inseq.engine.inside import at_of, lengths
 from inseq.engine.packing import Budget, Job, Packed
 from inseq.errors import UnsupportedModelError
-from inseq.models.adapter import Adapter, Site
-from inseq.models.edits import is_out_of_memory
-from inseq.models.replays import CleanLayer, Zeroing, near
+from inseq.models.adapter import Adapter
+from inseq.models.guest import is_out_of_memory
+from inseq.models.inputs import Site
+from inseq.models.probes import near
+from inseq.models.replays import CleanLayer, Zeroing
 from inseq.models.shortcut import shortcuts
 from inseq.requests import Altered, Fold, Replay
 

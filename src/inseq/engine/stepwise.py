@@ -13,7 +13,8 @@ from inseq.engine.answers import by_feature
 from inseq.engine.evaluate import called, no_gradient, refuse_nan
 from inseq.engine.packing import Packed
 from inseq.errors import ArgumentError
-from inseq.models.adapter import Adapter, Inputs
+from inseq.models.adapter import Adapter
+from inseq.models.inputs import Inputs
 from inseq.requests import Gradient, StepForward, Target
 from inseq.text.tokens import Role
 

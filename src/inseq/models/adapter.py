@@ -5,75 +5,30 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import zip_longest
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedConfig
 from transformers.modeling_outputs import BaseModelOutput
 
 from inseq.errors import UnsupportedModelError
-from inseq.models import memory as memories
-from inseq.models.edits import attention_function, attention_implementation, own_attention, rows_to_head
+from inseq.models import cache as memories
+from inseq.models.attention import attention_function, attention_implementation, own_attention
+from inseq.models.embeddings import Table, table_of
+from inseq.models.guest import UndoList
+from inseq.models.inputs import Inputs, Reading, Site
+from inseq.models.modules import Tap as Tap
+from inseq.models.modules import find_taps, tapped
 from inseq.models.products import GraphKind
-from inseq.models.tables import Table, table_of
-from inseq.models.taps import Tap as Tap
-from inseq.models.taps import find_taps, tapped
 from inseq.requests.example import Example
 from inseq.text.encode import Encoder
 from inseq.text.tokens import Role
 
-Site = Literal["encoder", "decoder", "cross"]
 AttentionSink = Callable[[Site, int, Tensor], None]
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """A batch of rows in flight, padded on the right.
-
-    Attributes:
-        source: encoder embeddings in first-layer units, or None for a decoder-only model.
-        source_keep: which source positions are real, and may be attended to.
-        decoder: decoder embeddings in first-layer units.
-        at: the decoder positions whose predictions are wanted.
-        decoder_keep: which decoder positions may be attended to, remembered ones included; None for all.
-        memory: what another forward left (:attr:`Reading.memory`): the encoder's output, which then stands for ``source``,
-            or keys and values of the positions before the first of ``decoder``.
-    """
-
-    source: Float[Tensor, "row source dim"] | None
-    source_keep: Bool[Tensor, "row source"] | None
-    decoder: Float[Tensor, "row decoder dim"]
-    at: Int[Tensor, "row step"]
-    decoder_keep: Bool[Tensor, "row position"] | None = None
-    memory: tuple[Tensor, ...] = ()
-
-    @property
-    def past(self) -> int:
-        """How many decoder positions are remembered."""
-        return self.memory[0].shape[2] if self.memory and self.source_keep is None else 0
-
-
-@dataclass(frozen=True)
-class Reading:
-    """What one forward gives.
-
-    Attributes:
-        hidden: what enters the vocabulary matrix, at all positions; differentiable to the inputs.
-        chosen: the same at ``Inputs.at``, cut from the graph; the logits are differentiable to it.
-        logits: predictions at ``Inputs.at``; fewer where fewer were asked for.
-        memory: what later forwards can go on from, where it was to be remembered: the encoder's output, Float["row source
-            hidden"], or keys and values of every layer, alternately, Float["row head position dim"].
-    """
-
-    hidden: Float[Tensor, "row decoder hidden"]
-    chosen: Float[Tensor, "row step hidden"]
-    logits: Float[Tensor, "row predicted vocab"]
-    memory: tuple[Tensor, ...] = ()
 
 
 class Adapter(ABC):
@@ -229,7 +184,7 @@ class Adapter(ABC):
     def tapped(
         self, taps: Sequence[Tap], placed: Tensor | None = None, found: list[Tensor] | None = None
     ) -> AbstractContextManager[list[Tensor]]:
-        """Look at the values of modules, and exchange those of the first; see :func:`~inseq.models.taps.tapped`."""
+        """Look at the values of modules, and exchange those of the first; see :func:`~inseq.models.modules.tapped`."""
         return tapped([(tap.module, tap.value) for tap in taps], placed, found)
 
     @contextmanager
@@ -397,3 +352,30 @@ def _pour(outputs: Any, sink: AttentionSink) -> None:
         sink("decoder", layer, weights)
         if read is not None:
             sink("cross", layer, read)
+
+
+@contextmanager
+def rows_to_head(head: nn.Module, at: Tensor, differentiable: bool, n_predicted: int | None = None) -> Iterator[list[Tensor]]:
+    """Let the vocabulary matrix see only the positions ``at`` of each row, or the first ``n_predicted`` of them.
+
+    Yields a list that holds, after the forward, the hidden states of all positions (part of the graph) and the selected
+    ones (cut from it, so that one small backward through the head serves all steps).
+    """
+    caught: list[Tensor] = []
+
+    def select(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        hidden = args[0]
+        if hidden.ndim != 3:
+            raise UnsupportedModelError(
+                f"{type(head).__name__}, the output embeddings, gets hidden states of shape {tuple(hidden.shape)}; expected "
+                "(row, position, dim): the model predicts more than the next token at each position, so no one prediction "
+                "can be explained. Use a model with one next-token prediction."
+            )
+        index = at.to(hidden.device)[..., None].expand(-1, -1, hidden.shape[-1])
+        chosen = hidden.detach().gather(1, index).requires_grad_(differentiable)
+        caught[:] = [hidden, chosen]
+        return (chosen if n_predicted is None else chosen[:, :n_predicted], *args[1:])
+
+    with UndoList() as undo:
+        undo.hook(head.register_forward_pre_hook, select)
+        yield caught

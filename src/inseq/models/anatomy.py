@@ -17,9 +17,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from inseq.errors import UnsupportedModelError
-from inseq.models.adapter import Adapter, Reading, Site
-from inseq.models.edits import UndoList, attention_function, own_attention
-from inseq.models.replays import Call, Heads, checked, first, layers_of, near, stream_of
+from inseq.models.adapter import Adapter
+from inseq.models.attention import attention_function, own_attention
+from inseq.models.guest import UndoList
+from inseq.models.inputs import Reading, Site
+from inseq.models.layers import first, layers_of, stream_of
+from inseq.models.probes import near
+from inseq.models.replays import Call, Heads, checked
 
 PROBE = 128.0
 """How long the vectors are that a norm is probed with: its epsilon then has no weight."""

@@ -11,8 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from inseq.models.adapter import Adapter, Inputs
-from inseq.models.edits import attention_function, attention_implementation, guest, own_attention
+from inseq.models.adapter import Adapter
+from inseq.models.attention import attention_function, attention_implementation, own_attention
+from inseq.models.guest import guest
+from inseq.models.inputs import Inputs
 from inseq.models.rules import OURS, Rules
 
 BLOCK = 2**20

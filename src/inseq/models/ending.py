@@ -21,10 +21,12 @@ from transformers import AttentionInterface
 from transformers.cache_utils import Cache
 
 from inseq.errors import UnsupportedModelError
-from inseq.models.adapter import Adapter, Inputs, Site
-from inseq.models.edits import UndoList, attention_function, guest, is_out_of_memory, own_attention
-from inseq.models.graphs import FAILURES
-from inseq.models.replays import first, layers_of, near, stream_of
+from inseq.models.adapter import Adapter
+from inseq.models.attention import attention_function, own_attention
+from inseq.models.guest import UndoList, guest, is_out_of_memory
+from inseq.models.inputs import Inputs, Site
+from inseq.models.layers import first, layers_of, stream_of
+from inseq.models.probes import FAILURES, near
 
 WORTH = 64
 """How many positions have to be spared at least."""
@@ -63,7 +65,7 @@ def ending_at(adapter: Adapter, at: Int[Tensor, "row read"]) -> Iterator[None]:
 
     Raises:
         LookupError: if it is not of a kind for which that is known.
-        UnsupportedModelError: see :func:`~inseq.models.replays.layers_of`.
+        UnsupportedModelError: see :func:`~inseq.models.layers.layers_of`.
     """
     name = _attention(adapter)
     if name not in ATTENTIONS:

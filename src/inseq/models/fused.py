@@ -21,7 +21,8 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers.activations import ACT2CLS
 from transformers.pytorch_utils import Conv1D
 
-from inseq.models.edits import UndoList, own_attention
+from inseq.models.attention import own_attention
+from inseq.models.guest import UndoList
 
 ACTIVATIONS = (nn.ReLU, nn.GELU, nn.SiLU, *(kind[0] if isinstance(kind, tuple) else kind for kind in ACT2CLS.values()))
 SHORT = 64

@@ -11,8 +11,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from inseq.models.adapter import Adapter, Inputs
-from inseq.models.edits import UndoList, guest, is_out_of_memory
+from inseq.models.adapter import Adapter
+from inseq.models.guest import UndoList, guest, is_out_of_memory
+from inseq.models.inputs import Inputs
 
 TILE = {"cpu": (512, 1024)}
 """Predictions and tokens of the vocabulary at a time, by kind of device: a processor's tile stays in its cache."""

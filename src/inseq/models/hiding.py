@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from inseq.errors import UnsupportedModelError
-from inseq.models.adapter import Adapter, Inputs
-from inseq.models.edits import guest
+from inseq.models.adapter import Adapter
+from inseq.models.guest import guest
+from inseq.models.inputs import Inputs
 
 TOLERANCE = 1e-3
 TOLERANCE_HALF = 5e-2

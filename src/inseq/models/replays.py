@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -14,10 +14,12 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from inseq.errors import UnsupportedModelError
-from inseq.models.adapter import Adapter, Site
-from inseq.models.edits import UndoList, attention_function, own_attention
-
-Stack = Literal["encoder", "decoder"]
+from inseq.models.adapter import Adapter
+from inseq.models.attention import attention_function, own_attention
+from inseq.models.guest import UndoList
+from inseq.models.inputs import Site
+from inseq.models.layers import Stack, first, layers_of, stream_of
+from inseq.models.probes import near
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,40 +94,6 @@ class CleanLayer:
         return (weights[:, queries.to(weights.device)] != 0).any(0).T
 
 
-def layers_of(adapter: Adapter) -> dict[tuple[Stack, int], nn.Module]:
-    """The module of every layer: the outermost element of a list that holds the attentions of this layer alone.
-
-    Raises:
-        UnsupportedModelError: if attentions do not go through transformers' interface, or no such modules are found.
-    """
-    sites = adapter.attention_sites
-    if sites is None:
-        raise UnsupportedModelError(
-            f"{type(adapter.model).__name__} does not route its attention through transformers' attention interface, so its "
-            "value vectors cannot be reached. Use 'attention' or 'attention_rollout' (weights alone), or 'occlusion'."
-        )
-    modules = dict(adapter.model.named_modules(remove_duplicate=False))
-    held = {
-        path: {_layer(sites[id(part)]) for part in module.modules() if id(part) in sites}
-        for path, module in modules.items()
-        if isinstance(modules.get(path.rpartition(".")[0]), nn.ModuleList)
-    }
-    found: dict[tuple[Stack, int], nn.Module] = {}
-    for path, inside in held.items():
-        if len(inside) == 1:
-            found.setdefault(next(iter(inside)), modules[path])
-    if found.keys() != {_layer(site) for site in sites.values()}:
-        raise UnsupportedModelError(
-            f"{type(adapter.model).__name__} does not keep its layers in a list of modules, so a layer cannot be looked at "
-            "by itself. Use 'attention' or 'attention_rollout' (weights alone), or 'occlusion'."
-        )
-    return found
-
-
-def _layer(site: tuple[Site, int]) -> tuple[Stack, int]:
-    return "encoder" if site[0] == "encoder" else "decoder", site[1]
-
-
 @contextmanager
 def replaying(adapter: Adapter, visit: Callable[[CleanLayer], None]) -> Iterator[None]:
     """Let ``visit`` see every layer when a forward has run it; what it holds is gone when the next layer runs.
@@ -190,20 +158,6 @@ class _Replays:
             return first(module.forward(*args, **kwargs))
         finally:
             self.zeroing = None
-
-
-def first(output: Any) -> Tensor:
-    """The tensor that a module returns, or the first of several."""
-    found: Tensor = output if isinstance(output, Tensor) else output[0]
-    return found
-
-
-def stream_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
-    """The tensor that a module is called on."""
-    if args:
-        return args[0] if isinstance(args[0], Tensor) else None
-    named = kwargs.get("hidden_states")
-    return named if named is not None else next((v for v in kwargs.values() if isinstance(v, Tensor)), None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -277,9 +231,3 @@ def checked(heads: Heads, module: nn.Module) -> Heads:
             "gives to it cannot be told. Use 'attention' or 'attention_rollout' (weights alone), or 'occlusion'."
         )
     return heads
-
-
-def near(a: Tensor, b: Tensor, computed_in: torch.dtype | None = None) -> bool:
-    """Whether two tensors agree as far as a type can tell: the first one's own, or that of the model they come from."""
-    tolerance = 1e-4 if torch.finfo(computed_in or a.dtype).bits >= 32 else 5e-2
-    return a.shape == b.shape and bool((a - b).abs().max() <= tolerance * b.abs().max().clamp_min(1e-30))

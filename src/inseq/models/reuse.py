@@ -7,8 +7,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from inseq.models.adapter import Adapter, Inputs
-from inseq.models.edits import guest
+from inseq.models.adapter import Adapter
+from inseq.models.guest import guest
+from inseq.models.inputs import Inputs
 
 TOLERANCE = 1e-4
 TOLERANCE_HALF = 5e-2

@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 from transformers.activations import ACT2CLS
 
 from inseq.errors import UnsupportedModelError
-from inseq.models.edits import UndoList
+from inseq.models.guest import UndoList
 
 Function = Callable[..., Any]
 

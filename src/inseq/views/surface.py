@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from inseq.views import html, terminal
+from inseq.views import html
 from inseq.views.table import Table
 
 
@@ -15,6 +15,9 @@ def show(tables: Sequence[Table], title: str | None = None, theme: html.Theme = 
         display = sys.modules["IPython"].display.display
         display({"text/html": html.fragment(tables, title, theme), "text/plain": "Inseq attribution"}, raw=True)
     else:
+        # rich is imported where it is needed: it takes a while, and draws from Python's global random state.
+        from inseq.views import terminal
+
         terminal.render(tables, title=title)
 
 

@@ -6,23 +6,15 @@ import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from contextvars import ContextVar
 from functools import partial
 from threading import RLock
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary, WeakSet
 
 import torch
-from torch import Tensor, nn
-from transformers import AttentionInterface
+from torch import nn
 from transformers.activations import NewGELUActivation
-from transformers.masking_utils import AttentionMaskInterface, eager_mask
 
-from inseq.errors import UnsupportedModelError
-
-AttentionFunction = Callable[..., tuple[Tensor, Tensor | None]]
-
-_NAME = "inseq"
 _adding = RLock()
 _drawing = RLock()
 _stances: list[Any] = []
@@ -31,7 +23,6 @@ PACKING = "support_avx512bf16_for_cpu"
 """By which name a 4-bit layer of bitsandbytes says that it may pack itself anew."""
 _locks: WeakKeyDictionary[nn.Module, Any] = WeakKeyDictionary()
 _visited: WeakSet[nn.Module] = WeakSet()
-_function: ContextVar[AttentionFunction | None] = ContextVar("attention function", default=None)
 
 T = TypeVar("T")
 
@@ -183,76 +174,6 @@ def has_dropout(model: nn.Module) -> bool:
     for config in configs.values():
         rates += [v for k, v in vars(config).items() if "drop" in k and "classifier" not in k and isinstance(v, float)]
     return any(rate > 0 for rate in rates)
-
-
-@contextmanager
-def attention_implementation(model: nn.Module, name: str) -> Iterator[None]:
-    """Let every part of a model use another attention implementation."""
-    configs = {id(config): config for module in model.modules() if (config := getattr(module, "config", None)) is not None}
-    with UndoList() as undo:
-        for config in configs.values():
-            if "_attn_implementation_internal" in vars(config):
-                undo.set(config, "_attn_implementation_internal", name)
-        yield
-
-
-@contextmanager
-def attention_function(model: nn.Module, function: AttentionFunction) -> Iterator[None]:
-    """Route every attention that uses transformers' attention interface through ``function``.
-
-    ``function`` gets what the interface gives: the module, query, key, value, mask and the family's own keywords.
-    """
-    with UndoList() as undo:
-        undo.add(partial(_function.set, _function.get()))
-        _function.set(function)
-        undo.enter(attention_implementation(model, _NAME))
-        yield
-
-
-def own_attention(module: nn.Module, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-    """Call the eager attention of the module's own model file: output and weights."""
-    for kind in type(module).__mro__:
-        eager = getattr(sys.modules.get(kind.__module__), "eager_attention_forward", None)
-        if eager is not None:
-            return eager(module, *args, **kwargs)
-    raise LookupError(f"{type(module).__name__} has no eager attention in its model file")
-
-
-def _dispatch(module: nn.Module, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
-    function = _function.get()
-    assert function is not None, "the attention implementation 'inseq' is active outside its context"
-    return function(module, *args, **kwargs)
-
-
-AttentionInterface.register(_NAME, _dispatch)
-AttentionMaskInterface.register(_NAME, eager_mask)
-
-
-@contextmanager
-def rows_to_head(head: nn.Module, at: Tensor, differentiable: bool, n_predicted: int | None = None) -> Iterator[list[Tensor]]:
-    """Let the vocabulary matrix see only the positions ``at`` of each row, or the first ``n_predicted`` of them.
-
-    Yields a list that holds, after the forward, the hidden states of all positions (part of the graph) and the selected
-    ones (cut from it, so that one small backward through the head serves all steps).
-    """
-    caught: list[Tensor] = []
-
-    def select(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        hidden = args[0]
-        if hidden.ndim != 3:
-            raise UnsupportedModelError(
-                f"{type(head).__name__}, the output embeddings, gets hidden states of shape {tuple(hidden.shape)}; expected "
-                "(row, position, dim): the model predicts more than the next token at each position, so no one prediction "
-                "can be explained. Use a model with one next-token prediction."
-            )
-        index = at.to(hidden.device)[..., None].expand(-1, -1, hidden.shape[-1])
-        chosen = hidden.detach().gather(1, index).requires_grad_(differentiable)
-        caught[:] = [hidden, chosen]
-        return (chosen if n_predicted is None else chosen[:, :n_predicted], *args[1:])
-
-    with UndoList() as undo:
-        undo.hook(head.register_forward_pre_hook, select)
-        yield caught
 
 
 @contextmanager

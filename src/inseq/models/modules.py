@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from inseq.errors import ArgumentError, UnknownNameError, UnsupportedModelError, near
-from inseq.models.edits import UndoList
+from inseq.models.guest import UndoList
 from inseq.text.tokens import Role
 
 

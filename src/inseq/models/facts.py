@@ -11,8 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from inseq.errors import UnsupportedModelError
-from inseq.models.adapter import Adapter, Inputs, Site
-from inseq.models.edits import attention_function, attention_implementation, guest, own_attention
+from inseq.models.adapter import Adapter
+from inseq.models.attention import attention_function, attention_implementation, own_attention
+from inseq.models.guest import guest
+from inseq.models.inputs import Inputs, Site
 
 
 @dataclass(frozen=True)
