@@ -16,13 +16,13 @@ from rows import METHODS, TOLERANCE, served
 from transformers import LlamaForCausalLM
 
 from inseq.engine.answers import GradientAnswer
+from inseq.engine.gradients.graphs import Graph
 from inseq.engine.packing import Budget, batches, block_size, jobs_of
 from inseq.engine.scheduler import Engine, _rest
 from inseq.errors import UnsupportedModelError
 from inseq.methods import method as methods
 from inseq.models.adapter import DecoderOnly
 from inseq.models.facts import check
-from inseq.models.graphs import Graph
 from inseq.requests import Gradient, Path, Score, gather
 from inseq.text.encode import Encoder
 

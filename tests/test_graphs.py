@@ -17,9 +17,9 @@ from transformers.activations import ClippedGELUActivation
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from inseq.engine.answers import GradientAnswer
+from inseq.engine.gradients.graphs import Graphs, prepare_graphs
+from inseq.engine.gradients.kept import ACTIVATIONS, PARTS, SHORT, Tape, _Attended, fused
 from inseq.engine.packing import WHOLE, Budget, Job, graph_size
-from inseq.models.fused import ACTIVATIONS, PARTS, SHORT, Tape, _Attended, fused
-from inseq.models.graphs import Graphs, prepare_graphs
 
 FUSED = {"gemma2", "gpt_neo", "bloom", "falcon"}
 """Soft-capped attention, and attentions that do not go through transformers' interface."""
@@ -34,10 +34,10 @@ def test_the_last_layer_is_cut_wherever_that_is_right(name: str, attention: str)
 def test_a_shortcut_that_gives_other_gradients_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     made, _ = harness.adapter("gpt2")
     monkeypatch.setattr(made, "graph_kind", None)
-    monkeypatch.setattr("inseq.models.last_layer.scaling_of", lambda query, kwargs: 0.5)
+    monkeypatch.setattr("inseq.engine.gradients.last_layer.scaling_of", lambda query, kwargs: 0.5)
     assert prepare_graphs(made) == "saved_slopes"
     monkeypatch.setattr(made, "graph_kind", None)
-    monkeypatch.setattr("inseq.models.fused._Sloped.backward", lambda ctx, g: (g, None, None))
+    monkeypatch.setattr("inseq.engine.gradients.kept._Sloped.backward", lambda ctx, g: (g, None, None))
     assert prepare_graphs(made) == "plain"
 
 

@@ -8,7 +8,7 @@ import pytest
 import zoo
 from torch import nn
 
-from inseq.models import graphs
+from inseq.engine.gradients import graphs
 from inseq.models.guest import UndoList
 
 
@@ -47,7 +47,7 @@ def test_a_probe_that_fails_after_it_has_hooked_a_layer_leaves_no_hook(monkeypat
     """Every line of a cut can fail: the model is then asked for its plain graph, and holds no hook of ours."""
     import harness
 
-    from inseq.models import last_layer
+    from inseq.engine.gradients import last_layer
 
     made, _ = harness.adapter("llama")
 

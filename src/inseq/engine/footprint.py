@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from inseq.engine.backward import has_beginnings
+from inseq.engine.gradients.batch import has_beginnings
 from inseq.engine.measures import Counters, Measures, Run
 from inseq.engine.packing import Budget, Job, pack
 from inseq.models.adapter import Adapter

@@ -12,8 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from inseq.engine.answers import by_feature, wide
-from inseq.engine.backward import Backward, averaged, check_values, leaves_of, with_leaves
 from inseq.engine.evaluate import Predicted, Streamed, evaluate, streams
+from inseq.engine.gradients.batch import Backward, averaged, check_values, leaves_of, with_leaves
 from inseq.engine.inside import Captures, Enough
 from inseq.engine.packing import Budget, Job, Packed
 from inseq.engine.replay import Replays

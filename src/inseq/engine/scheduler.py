@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from inseq.engine.answers import ANSWERS, Answer
-from inseq.engine.backward import has_beginnings
 from inseq.engine.footprint import Footprint
+from inseq.engine.gradients.batch import has_beginnings
 from inseq.engine.measures import Counters, Measures, Run, StepScores, apart_of
 from inseq.engine.packing import Budget, Job, batches, default_budget, jobs_of, pack
 from inseq.engine.plan import Plan, smaller_than

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig
 from transformers.modeling_outputs import BaseModelOutput
 
+from inseq.engine.gradients.products import GraphKind
 from inseq.errors import UnsupportedModelError
 from inseq.models import cache as memories
 from inseq.models.attention import attention_function, attention_implementation, own_attention
@@ -23,7 +24,6 @@ from inseq.models.guest import UndoList
 from inseq.models.inputs import Inputs, Reading, Site
 from inseq.models.modules import Tap as Tap
 from inseq.models.modules import find_taps, tapped
-from inseq.models.products import GraphKind
 from inseq.requests.example import Example
 from inseq.text.encode import Encoder
 from inseq.text.tokens import Role

@@ -17,13 +17,13 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
+from inseq.engine.gradients.kept import Tape, added_of, attended, scaling_of
+from inseq.engine.gradients.products import Body, Sums, pulled
 from inseq.models.adapter import Adapter
 from inseq.models.attention import attention_function
-from inseq.models.fused import Tape, added_of, attended, scaling_of
 from inseq.models.guest import UndoList
 from inseq.models.inputs import Site
 from inseq.models.layers import layers_of, stream_of
-from inseq.models.products import Body, Sums, pulled
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,13 +14,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from inseq.engine.gradients.kept import Tape, fused
+from inseq.engine.gradients.last_layer import LastLayer, body_below, last_layer_cut
+from inseq.engine.gradients.products import Body, GraphKind, Sums, pulled, whole_body
 from inseq.models.adapter import Adapter
-from inseq.models.fused import Tape, fused
 from inseq.models.guest import UndoList, guest, is_out_of_memory
 from inseq.models.inputs import Inputs, Reading
-from inseq.models.last_layer import LastLayer, body_below, last_layer_cut
 from inseq.models.probes import FAILURES
-from inseq.models.products import Body, GraphKind, Sums, pulled, whole_body
 
 TOLERANCE = 1e-4
 TOLERANCE_HALF = 5e-2

@@ -1,0 +1,1 @@
+"""Gradients: one forward, and vector-Jacobian products through as much of its graph as each step needs."""
