@@ -9,13 +9,13 @@ import pytest
 import torch
 from harness import relative
 
-from inseq.engine import edited
 from inseq.engine.footprint import Allocated
 from inseq.engine.packing import Budget
+from inseq.engine.rules import forward as edited
+from inseq.engine.rules import rescale
+from inseq.engine.rules.blocks import eager_attention, splits
 from inseq.errors import UnsupportedModelError
-from inseq.models import rescale
 from inseq.models.attention import own_attention
-from inseq.models.blocks import eager_attention, splits
 
 BLOCK = 200
 """Entries of a block: a few queries of the short rows here."""
@@ -61,7 +61,7 @@ def test_what_no_rule_covers_is_refused_in_blocks_too(monkeypatch: pytest.Monkey
         output, weights = own_attention(*args, **kwargs)
         return output.sin(), weights
 
-    monkeypatch.setattr("inseq.models.blocks.own_attention", odd)
+    monkeypatch.setattr("inseq.engine.rules.blocks.own_attention", odd)
     with pytest.raises(UnsupportedModelError, match="its attention uses the operation 'SinBackward0'"):
         harness.run(made, harness.cases("gpt2"), "attnlrp", budget=BY_BLOCKS)
 

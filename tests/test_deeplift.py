@@ -15,10 +15,10 @@ from harness import relative
 from rows import METHODS, unknown_but_ends
 from torch import Tensor, nn
 
+from inseq.engine.rules.rescale import RescaleRules
 from inseq.engine.scheduler import Engine
 from inseq.errors import UnsupportedModelError
 from inseq.methods import method as methods
-from inseq.models.rescale import RescaleRules
 from inseq.requests import Prediction, Rescale
 
 

@@ -19,13 +19,13 @@ from torch import Tensor, nn
 from torch.overrides import _get_current_function_mode
 from transformers.activations import QuickGELUActivation
 
-from inseq.engine import edited
 from inseq.engine.packing import jobs_of, pack
+from inseq.engine.rules import blocks
+from inseq.engine.rules import forward as edited
 from inseq.engine.scheduler import Engine
 from inseq.errors import UnsupportedModelError
 from inseq.methods import method as methods
 from inseq.methods.relevance import ATTNLRP, CP_LRP, FROZEN, GIM
-from inseq.models import blocks
 from inseq.models.adapter import Adapter
 from inseq.models.attention import attention_implementation
 from inseq.models.guest import fused_activations, guest

@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from inseq.engine.rules.relevance import RelevanceRules
+from inseq.engine.rules.rescale import RescaleRules
 from inseq.errors import UnsupportedModelError
 from inseq.methods.relevance import ATTNLRP, CP_LRP, FROZEN, GIM
-from inseq.models.relevance import RelevanceRules
-from inseq.models.rescale import RescaleRules
 from inseq.requests import Relevance, Rescale
 
 EDITS = (ATTNLRP, CP_LRP, FROZEN, GIM)

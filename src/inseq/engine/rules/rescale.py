@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from inseq.models.rules import Function, Rules, differentiable, on_first, straight
+from inseq.engine.rules.base import Function, Rules, differentiable, on_first, straight
 from inseq.requests.rules import Rescale
 
 PART = 2**20

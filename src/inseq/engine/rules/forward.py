@@ -12,11 +12,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from inseq.engine.packing import Packed, pack
+from inseq.engine.rules.blocks import eager_attention
+from inseq.engine.rules.relevance import RelevanceRules
+from inseq.engine.rules.rescale import RescaleRules
 from inseq.models.adapter import Adapter
-from inseq.models.blocks import eager_attention
 from inseq.models.inputs import Inputs, Reading
-from inseq.models.relevance import RelevanceRules
-from inseq.models.rescale import RescaleRules
 from inseq.requests import Edit, Gradient, Relevance
 from inseq.requests.example import Example
 

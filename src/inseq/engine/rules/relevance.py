@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from inseq.models.rules import Function, Rules, Scaled, differentiable, straight, wide
+from inseq.engine.rules.base import Function, Rules, Scaled, differentiable, straight, wide
 from inseq.requests.rules import Relevance
 
 SMALL = 1e-6

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from inseq.engine.rules.base import OURS, Rules
 from inseq.models.adapter import Adapter
 from inseq.models.attention import attention_function, attention_implementation, own_attention
 from inseq.models.guest import guest
 from inseq.models.inputs import Inputs
-from inseq.models.rules import OURS, Rules
 
 BLOCK = 2**20
 """Entries of a block's weights."""

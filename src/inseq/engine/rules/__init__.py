@@ -1,0 +1,1 @@
+"""Edited backward passes: what norms, activations, softmax and products pass on."""
