@@ -26,10 +26,10 @@ from transformers.models.t5.modeling_t5 import T5LayerNorm
 from transformers.pytorch_utils import Conv1D
 
 import inseq
+from inseq.engine.inside.pieces import Sublayer, dissecting, freeze, linear_map
 from inseq.engine.packing import jobs_of, pack
 from inseq.errors import UnsupportedModelError
 from inseq.methods import flow
-from inseq.models.anatomy import Sublayer, dissecting, freeze, linear_map
 from inseq.requests import Attended, Score
 
 SERVED = [(name, kind) for name, kind in ENTRIES if name not in METHODS["alti"].refuses]

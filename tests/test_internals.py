@@ -17,7 +17,7 @@ from reference import Case
 from test_guest import unchanged
 
 import inseq
-from inseq.engine.choices import chosen
+from inseq.engine.inside.choices import chosen
 from inseq.engine.scheduler import Engine
 from inseq.errors import ArgumentError, UnsupportedModelError
 from inseq.methods import method as methods

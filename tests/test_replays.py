@@ -11,10 +11,10 @@ import torch
 import zoo
 from harness import relative
 
-from inseq.engine import replay
+from inseq.engine.inside import zeroing as replay
+from inseq.engine.inside.shortcut import Shortcut
 from inseq.models.adapter import DecoderOnly
 from inseq.models.facts import check
-from inseq.models.shortcut import Shortcut
 from inseq.text.encode import Encoder
 
 

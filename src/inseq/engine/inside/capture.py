@@ -11,10 +11,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from inseq.engine.answers import wide
-from inseq.engine.choices import chosen
+from inseq.engine.inside.choices import chosen
+from inseq.engine.inside.pieces import Sublayer
 from inseq.engine.packing import Budget, Job, Packed
 from inseq.models.adapter import Adapter
-from inseq.models.anatomy import Sublayer
 from inseq.models.inputs import Site
 from inseq.requests import Attended, Capture, Fold
 

@@ -19,11 +19,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from inseq.models.anatomy import PROBE, freeze, is_norm, same
+from inseq.engine.inside.layers import Call, CleanLayer, Heads, Zeroing, weights_on
+from inseq.engine.inside.pieces import PROBE, freeze, is_norm, same
 from inseq.models.guest import UndoList
 from inseq.models.inputs import Site
 from inseq.models.probes import near
-from inseq.models.replays import Call, CleanLayer, Heads, Zeroing, weights_on
 
 SMALL = 1e-2
 """How large the values are that show a norm's epsilon."""

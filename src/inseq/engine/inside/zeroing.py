@@ -13,16 +13,16 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from inseq.engine.answers import wide
-from inseq.engine.choices import chosen, heads_by_layer
-from inseq.engine.inside import at_of, lengths
+from inseq.engine.inside.capture import at_of, lengths
+from inseq.engine.inside.choices import chosen, heads_by_layer
+from inseq.engine.inside.layers import CleanLayer, Zeroing
+from inseq.engine.inside.shortcut import shortcuts
 from inseq.engine.packing import Budget, Job, Packed
 from inseq.errors import UnsupportedModelError
 from inseq.models.adapter import Adapter
 from inseq.models.guest import is_out_of_memory
 from inseq.models.inputs import Site
 from inseq.models.probes import near
-from inseq.models.replays import CleanLayer, Zeroing
-from inseq.models.shortcut import shortcuts
 from inseq.requests import Altered, Fold, Replay
 
 SLACK = 32

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from inseq.engine.inside.layers import Call, Heads, checked
 from inseq.errors import UnsupportedModelError
 from inseq.models.adapter import Adapter
 from inseq.models.attention import attention_function, own_attention
@@ -23,7 +24,6 @@ from inseq.models.guest import UndoList
 from inseq.models.inputs import Reading, Site
 from inseq.models.layers import first, layers_of, stream_of
 from inseq.models.probes import near
-from inseq.models.replays import Call, Heads, checked
 
 PROBE = 128.0
 """How long the vectors are that a norm is probed with: its epsilon then has no weight."""
