@@ -15,8 +15,8 @@ from test_engine import Bidirectional
 import inseq
 from inseq.cli import app
 from inseq.dataset import load_run
+from inseq.engine.scores.head import LinearHead
 from inseq.errors import ArgumentError
-from inseq.models.head import LinearHead
 from inseq.outputs.output import FeatureAttributionOutput
 from inseq.outputs.sequence import FeatureAttributionSequenceOutput
 

@@ -20,8 +20,8 @@ from test_guest import unchanged
 from torch import Tensor
 
 import inseq
-from inseq.engine.evaluate import evaluate
 from inseq.engine.packing import Job, pack
+from inseq.engine.scores.evaluate import evaluate
 from inseq.requests import Score, Target
 from inseq.requests.example import Contrast
 from inseq.views.tabulate import table

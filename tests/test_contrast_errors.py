@@ -78,6 +78,6 @@ def test_what_cannot_be_compared_is_named(name: str, arguments: dict[str, Any], 
 
 
 def test_the_methods_that_are_named_exist() -> None:
-    from inseq.engine.evaluate import FREE_OF_GRADIENTS
+    from inseq.engine.scores.evaluate import FREE_OF_GRADIENTS
 
     assert set(FREE_OF_GRADIENTS) <= set(inseq.list_feature_attribution_methods())

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from inseq._registry import Entry
 from inseq.engine.packing import Job, pack
-from inseq.engine.stepwise import step_values
+from inseq.engine.scores.stepwise import step_values
 from inseq.errors import ArgumentError
 from inseq.requests import Score, Target
 from inseq.targets import step_function

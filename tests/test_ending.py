@@ -16,9 +16,9 @@ from reference import Case
 from rows import ENTRIES, METHODS, TOLERANCE
 from torch.utils.flop_counter import FlopCounterMode
 
-from inseq.models.ending import WORTH, ending_at, is_worth, prepare_ending
+from inseq.engine.scores.ending import WORTH, ending_at, is_worth, prepare_ending
+from inseq.engine.scores.reuse import prepare_reuse
 from inseq.models.inputs import Inputs
-from inseq.models.reuse import prepare_reuse
 
 WHOLE = {"bloom", "falcon", "gpt_neo"}
 """Attentions that do not go through transformers' interface."""
@@ -165,8 +165,8 @@ def test_an_attention_that_is_chosen_later_may_not_take_any_mask(monkeypatch: py
 def test_a_layer_that_gives_something_else_is_run_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     made, _ = harness.adapter("gpt2")
     monkeypatch.setattr(made, "ends", None)
-    monkeypatch.setattr("inseq.models.ending._Cut.sees", lambda self: None)
-    monkeypatch.setattr("inseq.models.ending._Cut.spread", lambda self, found: torch.zeros_like(self.stream))
+    monkeypatch.setattr("inseq.engine.scores.ending._Cut.sees", lambda self: None)
+    monkeypatch.setattr("inseq.engine.scores.ending._Cut.spread", lambda self, found: torch.zeros_like(self.stream))
     assert not prepare_ending(made)
 
 
@@ -179,7 +179,7 @@ def test_the_layer_is_as_before_when_it_fails(failure: type[BaseException], monk
     def fail(*_: Any) -> None:
         raise failure("as asked")
 
-    monkeypatch.setattr("inseq.models.ending._Cut.spread", fail)
+    monkeypatch.setattr("inseq.engine.scores.ending._Cut.spread", fail)
     batch = inputs(made)
     with pytest.raises(failure, match="as asked"), ending_at(made, batch.at):
         made.read(batch)

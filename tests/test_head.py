@@ -15,10 +15,10 @@ from harness import relative
 from reference import Case
 from torch import nn
 
-from inseq.models import head as heads
+from inseq.engine.scores import head as heads
+from inseq.engine.scores.head import LinearHead, prepare_head
 from inseq.models.adapter import Adapter
 from inseq.models.facts import check
-from inseq.models.head import LinearHead, prepare_head
 from inseq.requests import Prediction, Written
 from inseq.targets import step_function
 

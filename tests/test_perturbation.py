@@ -18,8 +18,8 @@ from transformers.cache_utils import DynamicCache
 from inseq.engine import reuse, scheduler
 from inseq.engine.packing import Budget
 from inseq.engine.scheduler import Engine
+from inseq.engine.scores.reuse import prepare_reuse
 from inseq.errors import ArgumentError, UnsupportedModelError
-from inseq.models.reuse import prepare_reuse
 from inseq.requests import Deleted, Gradient, Hidden
 
 CANNOT_HIDE = {

@@ -17,9 +17,9 @@ from inseq.engine.gradients.batch import has_beginnings
 from inseq.engine.measures import Counters, Measures, Run
 from inseq.engine.packing import Budget, Job, pack
 from inseq.engine.rules.blocks import BLOCK, splits
+from inseq.engine.scores.head import prepare_head
 from inseq.models.adapter import Adapter
 from inseq.models.guest import UndoList, is_out_of_memory
-from inseq.models.head import prepare_head
 from inseq.requests import Attended, Capture, Gradient, Original, Prediction, Replay, Request, Rescale, Target
 
 LENGTHS = (8, 16, 32)

@@ -12,20 +12,20 @@ from jaxtyping import Float
 from torch import Tensor
 
 from inseq.engine.answers import by_feature, wide
-from inseq.engine.evaluate import Predicted, Streamed, evaluate, streams
 from inseq.engine.gradients.batch import Backward, averaged, check_values, leaves_of, with_leaves
 from inseq.engine.inside.capture import Captures, Enough
 from inseq.engine.inside.layers import replaying
 from inseq.engine.inside.pieces import dissecting, reading_out
 from inseq.engine.inside.zeroing import Replays
 from inseq.engine.packing import Budget, Job, Packed
-from inseq.engine.stepwise import step_gradients, step_values
+from inseq.engine.scores.ending import ending_at, is_worth, prepare_ending
+from inseq.engine.scores.evaluate import Predicted, Streamed, evaluate, streams
+from inseq.engine.scores.head import prepare_head
+from inseq.engine.scores.hiding import prepare_hiding
+from inseq.engine.scores.stepwise import step_gradients, step_values
 from inseq.errors import ArgumentError
 from inseq.models.adapter import Adapter, Tap
-from inseq.models.ending import ending_at, is_worth, prepare_ending
 from inseq.models.guest import dropout
-from inseq.models.head import prepare_head
-from inseq.models.hiding import prepare_hiding
 from inseq.models.inputs import Reading
 from inseq.requests import (
     Activations,

@@ -16,10 +16,9 @@ from inseq.engine.measures import Counters, Measures, Run, StepScores, apart_of
 from inseq.engine.packing import Budget, Job, batches, default_budget, jobs_of, pack
 from inseq.engine.plan import Plan, smaller_than
 from inseq.engine.progress import shown_progress
-from inseq.engine.reuse import portions, reusing
+from inseq.engine.scores.reuse import portions, prepare_reuse, reusing
 from inseq.models.adapter import Adapter
 from inseq.models.guest import fused_activations, guest, is_out_of_memory
-from inseq.models.reuse import prepare_reuse
 from inseq.requests import Gradient, Logits, Request, Score, StepFunction, Target
 from inseq.requests.example import Example
 

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from inseq.engine.answers import by_feature
-from inseq.engine.evaluate import called, no_gradient, refuse_nan
 from inseq.engine.packing import Packed
+from inseq.engine.scores.evaluate import called, no_gradient, refuse_nan
 from inseq.errors import ArgumentError
 from inseq.models.adapter import Adapter
 from inseq.models.inputs import Inputs

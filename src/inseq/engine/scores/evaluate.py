@@ -12,9 +12,9 @@ from torch import Tensor
 
 from inseq.engine.answers import wide
 from inseq.engine.packing import Packed
+from inseq.engine.scores.head import LinearHead
 from inseq.errors import ArgumentError, InseqError
 from inseq.models.guest import is_out_of_memory
-from inseq.models.head import LinearHead
 from inseq.requests import Prediction, Target, Written
 from inseq.requests.example import Contrast
 

@@ -1,0 +1,1 @@
+"""Scores: measurements that need no gradient."""
