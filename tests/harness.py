@@ -11,7 +11,7 @@ import torch
 import zoo
 from reference import Case
 
-from inseq.engine.packing import Budget
+from inseq.engine.budget import Budget
 from inseq.engine.scheduler import Engine, StepScores
 from inseq.methods import Attribution
 from inseq.methods import method as methods

@@ -19,7 +19,7 @@ from harness import OfModel
 from reference import Case
 from torch import Tensor, nn
 
-from inseq.engine.packing import Budget
+from inseq.engine.budget import Budget
 from inseq.methods import gradient, reagent, shapley, surrogate
 from inseq.methods import method as methods
 

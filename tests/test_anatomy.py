@@ -26,8 +26,9 @@ from transformers.models.t5.modeling_t5 import T5LayerNorm
 from transformers.pytorch_utils import Conv1D
 
 import inseq
+from inseq.engine.batches import pack
 from inseq.engine.inside.pieces import Sublayer, dissecting, freeze, linear_map
-from inseq.engine.packing import jobs_of, pack
+from inseq.engine.jobs import jobs_of
 from inseq.errors import UnsupportedModelError
 from inseq.methods import flow
 from inseq.requests import Attended, Score

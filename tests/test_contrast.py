@@ -20,7 +20,8 @@ from test_guest import unchanged
 from torch import Tensor
 
 import inseq
-from inseq.engine.packing import Job, pack
+from inseq.engine.batches import pack
+from inseq.engine.jobs import Job
 from inseq.engine.scores.evaluate import evaluate
 from inseq.requests import Score, Target
 from inseq.requests.example import Contrast

@@ -19,8 +19,8 @@ import zoo
 from reference import Case
 from rows import METHODS, served
 
+from inseq.engine.budget import Budget
 from inseq.engine.measures import Counters
-from inseq.engine.packing import Budget
 
 AMPLE = Budget(tokens=2**16, logits=2**28, cotangents=2**24, overhead=2**12)
 """Everything in one batch, and no gradient cut into blocks."""

@@ -14,7 +14,8 @@ from compared import QUIET
 from torch import Tensor
 
 from inseq._registry import Entry
-from inseq.engine.packing import Job, pack
+from inseq.engine.batches import pack
+from inseq.engine.jobs import Job
 from inseq.engine.scores.stepwise import step_values
 from inseq.errors import ArgumentError
 from inseq.requests import Score, Target

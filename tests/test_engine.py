@@ -16,8 +16,10 @@ from rows import METHODS, TOLERANCE, served
 from transformers import LlamaForCausalLM
 
 from inseq.engine.answers import GradientAnswer
+from inseq.engine.batches import batches
+from inseq.engine.budget import Budget
 from inseq.engine.gradients.graphs import Graph
-from inseq.engine.packing import Budget, batches, block_size, jobs_of
+from inseq.engine.jobs import block_size, jobs_of
 from inseq.engine.scheduler import Engine, _rest
 from inseq.errors import UnsupportedModelError
 from inseq.methods import method as methods

@@ -17,9 +17,10 @@ from transformers.activations import ClippedGELUActivation
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from inseq.engine.answers import GradientAnswer
+from inseq.engine.budget import Budget
 from inseq.engine.gradients.graphs import Graphs, prepare_graphs
 from inseq.engine.gradients.kept import ACTIVATIONS, PARTS, SHORT, Tape, _Attended, fused
-from inseq.engine.packing import WHOLE, Budget, Job, graph_size
+from inseq.engine.jobs import WHOLE, Job, graph_size
 
 FUSED = {"gemma2", "gpt_neo", "bloom", "falcon"}
 """Soft-capped attention, and attentions that do not go through transformers' interface."""

@@ -16,9 +16,11 @@ from harness import relative
 
 import inseq
 from inseq._memory import _available, _left, free, room_of
+from inseq.engine.batches import pack
+from inseq.engine.budget import Budget
 from inseq.engine.footprint import Allocated, guessed, measured
+from inseq.engine.jobs import Job
 from inseq.engine.measures import Measures, Run
-from inseq.engine.packing import Budget, Job, pack
 from inseq.engine.plan import LOGITS, Plan, Room, size_text
 from inseq.engine.progress import Progress, time_text
 from inseq.engine.scheduler import Engine

@@ -15,7 +15,8 @@ from transformers import GPT2LMHeadModel, GPT2Model
 
 import inseq
 import inseq.errors
-from inseq.engine.packing import jobs_of, pack
+from inseq.engine.batches import pack
+from inseq.engine.jobs import jobs_of
 from inseq.errors import UnsupportedModelError
 from inseq.models.adapter import DecoderOnly
 from inseq.models.facts import check

@@ -16,7 +16,7 @@ from rows import ENTRIES, TOLERANCE, unknown
 from transformers.cache_utils import DynamicCache
 
 from inseq.engine import reuse, scheduler
-from inseq.engine.packing import Budget
+from inseq.engine.budget import Budget
 from inseq.engine.scheduler import Engine
 from inseq.engine.scores.reuse import prepare_reuse
 from inseq.errors import ArgumentError, UnsupportedModelError

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from torch.overrides import _get_current_function_mode
 from transformers.activations import QuickGELUActivation
 
-from inseq.engine.packing import jobs_of, pack
+from inseq.engine.batches import pack
+from inseq.engine.jobs import jobs_of
 from inseq.engine.rules import blocks
 from inseq.engine.rules import forward as edited
 from inseq.engine.scheduler import Engine

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import pad
 
-from inseq.engine.packing import Job
+from inseq.engine.jobs import Job
 from inseq.requests import Activations, Capture, Direction, Gradient, Logits, Replay, Request, Score
 from inseq.requests.example import Example
 from inseq.text.tokens import Role

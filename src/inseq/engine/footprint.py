@@ -13,9 +13,11 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from inseq.engine.batches import pack
+from inseq.engine.budget import Budget
 from inseq.engine.gradients.batch import has_beginnings
+from inseq.engine.jobs import Job
 from inseq.engine.measures import Counters, Measures, Run
-from inseq.engine.packing import Budget, Job, pack
 from inseq.engine.rules.blocks import BLOCK, splits
 from inseq.engine.scores.head import prepare_head
 from inseq.models.adapter import Adapter

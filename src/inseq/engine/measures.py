@@ -12,12 +12,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from inseq.engine.answers import by_feature, wide
+from inseq.engine.batches import Packed
+from inseq.engine.budget import Budget
 from inseq.engine.gradients.batch import Backward, averaged, check_values, leaves_of, with_leaves
 from inseq.engine.inside.capture import Captures, Enough
 from inseq.engine.inside.layers import replaying
 from inseq.engine.inside.pieces import dissecting, reading_out
 from inseq.engine.inside.zeroing import Replays
-from inseq.engine.packing import Budget, Job, Packed
+from inseq.engine.jobs import Job
 from inseq.engine.scores.ending import ending_at, is_worth, prepare_ending
 from inseq.engine.scores.evaluate import Predicted, Streamed, evaluate, streams
 from inseq.engine.scores.head import prepare_head

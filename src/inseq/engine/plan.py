@@ -6,9 +6,10 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from inseq.engine.budget import Budget
 from inseq.engine.footprint import Footprint, by_blocks, guessed, measured, memory_efficient
+from inseq.engine.jobs import Job
 from inseq.engine.measures import Measures
-from inseq.engine.packing import Budget, Job
 from inseq.errors import ArgumentError
 from inseq.models.adapter import Adapter
 from inseq.requests import Capture, Gradient, Replay, Request, Rescale

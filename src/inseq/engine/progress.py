@@ -11,7 +11,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from inseq.engine.packing import Job
+from inseq.engine.jobs import Job
 from inseq.engine.plan import Plan, Work, size_text, work_of
 from inseq.models.adapter import Adapter
 

@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 
 from inseq.engine.answers import ANSWERS, Answer
+from inseq.engine.batches import batches, pack
+from inseq.engine.budget import Budget, default_budget
 from inseq.engine.footprint import Footprint
 from inseq.engine.gradients.batch import has_beginnings
+from inseq.engine.jobs import Job, jobs_of
 from inseq.engine.measures import Counters, Measures, Run, StepScores, apart_of
-from inseq.engine.packing import Budget, Job, batches, default_budget, jobs_of, pack
 from inseq.engine.plan import Plan, smaller_than
 from inseq.engine.progress import shown_progress
 from inseq.engine.scores.reuse import portions, prepare_reuse, reusing

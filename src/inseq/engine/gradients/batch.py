@@ -13,9 +13,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from inseq.engine.answers import by_feature
+from inseq.engine.batches import Packed
+from inseq.engine.budget import Budget
 from inseq.engine.gradients.graphs import Graph, Graphs, prepare_graphs
 from inseq.engine.gradients.products import Body, Sums, pulled
-from inseq.engine.packing import Budget, Job, Packed
+from inseq.engine.jobs import Job
 from inseq.engine.rules.forward import edited_reading, with_references
 from inseq.engine.scores.evaluate import cotangents_of, evaluate
 from inseq.errors import ArgumentError

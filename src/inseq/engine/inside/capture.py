@@ -11,9 +11,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from inseq.engine.answers import wide
+from inseq.engine.batches import Packed
+from inseq.engine.budget import Budget
 from inseq.engine.inside.choices import chosen
 from inseq.engine.inside.pieces import Sublayer
-from inseq.engine.packing import Budget, Job, Packed
+from inseq.engine.jobs import Job
 from inseq.models.adapter import Adapter
 from inseq.models.inputs import Site
 from inseq.requests import Attended, Capture, Fold

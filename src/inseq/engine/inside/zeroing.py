@@ -13,11 +13,13 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from inseq.engine.answers import wide
+from inseq.engine.batches import Packed
+from inseq.engine.budget import Budget
 from inseq.engine.inside.capture import at_of, lengths
 from inseq.engine.inside.choices import chosen, heads_by_layer
 from inseq.engine.inside.layers import CleanLayer, Zeroing
 from inseq.engine.inside.shortcut import shortcuts
-from inseq.engine.packing import Budget, Job, Packed
+from inseq.engine.jobs import Job
 from inseq.errors import UnsupportedModelError
 from inseq.models.adapter import Adapter
 from inseq.models.guest import is_out_of_memory

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from inseq.engine.packing import Packed, pack
+from inseq.engine.batches import Packed, pack
 from inseq.engine.rules.blocks import eager_attention
 from inseq.engine.rules.relevance import RelevanceRules
 from inseq.engine.rules.rescale import RescaleRules

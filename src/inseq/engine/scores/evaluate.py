@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from inseq.engine.answers import wide
-from inseq.engine.packing import Packed
+from inseq.engine.batches import Packed
 from inseq.engine.scores.head import LinearHead
 from inseq.errors import ArgumentError, InseqError
 from inseq.models.guest import is_out_of_memory

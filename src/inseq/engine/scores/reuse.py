@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inseq.engine.packing import Budget, Job
-from inseq.engine.placing import Memory
+from inseq.engine.budget import Budget
+from inseq.engine.jobs import Job, Memory
 from inseq.models.adapter import Adapter
 from inseq.models.guest import guest
 from inseq.models.inputs import Inputs

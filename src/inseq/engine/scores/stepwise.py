@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from inseq.engine.answers import by_feature
-from inseq.engine.packing import Packed
+from inseq.engine.batches import Packed
 from inseq.engine.scores.evaluate import called, no_gradient, refuse_nan
 from inseq.errors import ArgumentError
 from inseq.models.adapter import Adapter
