@@ -10,8 +10,7 @@ from models import Text
 from read import facts_of, scored, steps
 
 import inseq
-from inseq.demo.scenes import scenes
-from inseq.demo.translations import translations
+from inseq.demo import gold_documents, gold_translations
 
 Act = tuple[Callable[[], Any], Callable[[Any], dict[str, Any]]]
 
@@ -80,9 +79,9 @@ def bundled(order: dict[str, Any], count: int = 8) -> tuple[Any, Any, list[Text]
     """A bundled model, its tokenizer, and texts of its language with what it writes."""
     model = inseq.load_model(order["shape"], device="cpu")
     if model.is_encoder_decoder:
-        given = [pair.source for pair in translations(count, seed=7)]
+        given = [pair.source for pair in gold_translations()[:count]]
         written = model.generate(given)
     else:
-        given = [" ".join(scene.text.split(" ")[:-8]) for scene in scenes(count, seed=11)]
-        written = [scene.text for scene in scenes(count, seed=11)]
+        written = [document.text for document in gold_documents()[:count]]
+        given = [" ".join(text.split(" ")[:-8]) for text in written]
     return model.model, model.tokenizer, [Text(*each, 0, 0, 1) for each in zip(given, written, strict=True)]

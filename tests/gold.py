@@ -8,10 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inseq.demo.scenes import Scene, scenes
-from inseq.demo.translations import Translation, translations
 from inseq.outputs.sequence import FeatureAttributionSequenceOutput
 from inseq.text.tokens import Token
+from inseq.demo import GoldScene, GoldTranslation, gold_scenes, gold_translations
 
 
 def words_of(tokens: Sequence[Token], words: Sequence[str]) -> list[list[int]]:
@@ -31,7 +30,7 @@ def words_of(tokens: Sequence[Token], words: Sequence[str]) -> list[list[int]]:
     return found
 
 
-def aligned(sequence: FeatureAttributionSequenceOutput, scores: Tensor, pair: Translation) -> list[bool]:
+def aligned(sequence: FeatureAttributionSequenceOutput, scores: Tensor, pair: GoldTranslation) -> list[bool]:
     """For each target word with sure links, whether its highest source word is one of them.
 
     Args:
@@ -49,9 +48,6 @@ def aligned(sequence: FeatureAttributionSequenceOutput, scores: Tensor, pair: Tr
             hits.append(int(by_word[:, columns].sum(1).argmax()) in links)
     return hits
 
-
-DECIDED = ("gave", "location", "lost", "password", "job", "story")
-"""Kinds of scenes in which one earlier word decides the last."""
 
 LOGIT = {"attributed_fn": "logit"}
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -74,14 +70,14 @@ def noise(seed: int) -> Callable[[Tensor], Tensor]:
     return lambda scores: torch.rand(scores.shape, generator=draws)
 
 
-def alignments(n: int) -> list[Translation]:
-    """Translations that are long enough to tell methods apart."""
-    return [pair for pair in translations(3 * n // 2, seed=7) if len(pair.source_words) >= 5][:n]
+def alignments(n: int) -> list[GoldTranslation]:
+    """The first translations that are long enough to tell methods apart."""
+    return [pair for pair in gold_translations() if len(pair.source_words) >= 5][:n]
 
 
 def alignment_hits(
     model: Any,
-    pairs: Sequence[Translation],
+    pairs: Sequence[GoldTranslation],
     read: Callable[[FeatureAttributionSequenceOutput], Tensor],
     change: Callable[[Tensor], Tensor] = lambda scores: scores,
     **arguments: Any,
@@ -91,13 +87,14 @@ def alignment_hits(
     return [aligned(sequence, change(read(sequence)), pair) for sequence, pair in zip(found, pairs, strict=True)]
 
 
-def decided_scenes(n: int) -> list[Scene]:
-    return scenes(n, seed=11, kinds=DECIDED)
+def decided_scenes(n: int) -> Sequence[GoldScene]:
+    """The first scenes whose last cue is decided by one earlier word."""
+    return gold_scenes()[:n]
 
 
 def cue_hits(
     model: Any,
-    chosen: Sequence[Scene],
+    chosen: Sequence[GoldScene],
     read: Callable[[FeatureAttributionSequenceOutput], Tensor],
     change: Callable[[Tensor], Tensor] = lambda scores: scores,
     **arguments: Any,

@@ -12,8 +12,8 @@ from rows import METHODS
 from transformers import GPT2LMHeadModel, MarianMTModel
 
 import inseq
+from corpora.translations import translations
 from inseq import demo
-from inseq.demo.translations import translations
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,8 @@ from gpt2 import DIRECTORY, Recipe
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2LMHeadModel, GPT2Tokenizer
 
-from inseq.demo.scenes import Cue, Scene, Span, scenes
+from corpora.scenes import scenes
+from inseq.demo.gold import GoldCue, GoldScene, Span
 
 SEED = 20_000
 DOCUMENTS = 600
@@ -61,7 +62,7 @@ class Reader:
         model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
         return cls(model.eval().requires_grad_(False), AutoTokenizer.from_pretrained(directory))
 
-    def read(self, document: Scene, *, start: bool = False) -> "Reading":
+    def read(self, document: GoldScene, *, start: bool = False) -> "Reading":
         prefix = self.tokenizer.bos_token if start else ""
         encoded = self.tokenizer(prefix + document.text, return_offsets_mapping=True)
         offsets = [(a - len(prefix), b - len(prefix)) for a, b in encoded["offset_mapping"]]
@@ -88,10 +89,10 @@ class Reading:
         with torch.no_grad():
             return torch.cat([torch.tensor([-1]), self.model(self.ids).logits[0, :-1].argmax(-1)])
 
-    def predicts(self, cue: Cue) -> bool:
+    def predicts(self, cue: GoldCue) -> bool:
         return all(bool(self.best[i] == self.ids[0, i]) for i in self.pieces(cue.word))
 
-    def saliency(self, cue: Cue) -> dict[Span, float]:
+    def saliency(self, cue: GoldCue) -> dict[Span, float]:
         """L2 norm of the gradient of the probability of the word's first piece, summed over each earlier word.
 
         The word just before is left out: it decides the class of the predicted word, and hides what decides which.
@@ -104,7 +105,7 @@ class Reading:
         return {word: sum(norms[i] for i in self.pieces(word)) for word in words[:-1]}
 
 
-def held_out(n: int) -> list[Scene]:
+def held_out(n: int) -> list[GoldScene]:
     recipe = Recipe()
     seen = {document.text for document in scenes(recipe.documents, recipe.seed)}
     return [document for document in scenes(4 * n, SEED) if document.text not in seen][:n]
@@ -128,7 +129,7 @@ def total(shares: Iterable[Share]) -> Share:
     return Share(sum(share.hits for share in shares), sum(share.n for share in shares))
 
 
-def accuracy(reader: Reader, documents: Sequence[Scene], *, start: bool = False) -> dict[str, Share]:
+def accuracy(reader: Reader, documents: Sequence[GoldScene], *, start: bool = False) -> dict[str, Share]:
     shares: dict[str, Share] = defaultdict(Share)
     for document in documents:
         reading = reader.read(document, start=start)
@@ -137,7 +138,7 @@ def accuracy(reader: Reader, documents: Sequence[Scene], *, start: bool = False)
     return shares
 
 
-def saliency_hits(reader: Reader, documents: Sequence[Scene]) -> tuple[dict[str, Share], Share]:
+def saliency_hits(reader: Reader, documents: Sequence[GoldScene]) -> tuple[dict[str, Share], Share]:
     """By kind, how often the most salient word is a sure cue; and how often a word taken at random would be."""
     shares: dict[str, Share] = defaultdict(Share)
     chance = Share()

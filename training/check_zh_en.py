@@ -11,7 +11,8 @@ import torch
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 from zh_en import DIRECTORY, Recipe, training_sentences
 
-from inseq.demo.translations import Translation, simplify, translations
+from corpora.translations import simplify, translations
+from inseq.demo import GoldTranslation
 
 COUNT = 1000
 SHORTEST = 5
@@ -31,7 +32,7 @@ PROBES = (
 )
 
 
-def held_out(recipe: Recipe) -> list[Translation]:
+def held_out(recipe: Recipe) -> list[GoldTranslation]:
     seen = {simplify(sentence.source) for sentence in training_sentences(recipe)}
     fresh = translations(3 * COUNT, recipe.seed + 1, script="mixed")
     unseen = [t for t in fresh if simplify(t.source) not in seen and len(t.source_words) >= SHORTEST]

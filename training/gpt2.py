@@ -20,7 +20,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import GenerationConfig, GPT2Config, GPT2LMHeadModel, GPT2Tokenizer
 
-from inseq.demo.scenes import Scene, scenes
+from corpora.scenes import scenes
+from inseq.demo import GoldScene
 
 DIRECTORY = Path(__file__).parents[1] / "src/inseq/demo/gpt2"
 END = "<|endoftext|>"
@@ -72,7 +73,7 @@ def new_model(tokenizer: GPT2Tokenizer) -> GPT2LMHeadModel:
     return GPT2LMHeadModel(config)
 
 
-def make_rows(documents: Sequence[Scene], tokenizer: GPT2Tokenizer, recipe: Recipe) -> list[Row]:
+def make_rows(documents: Sequence[GoldScene], tokenizer: GPT2Tokenizer, recipe: Recipe) -> list[Row]:
     """Every row ends with the end of text; every other one starts with it too, so that both ways of prompting work."""
     encoded = tokenizer([document.text for document in documents], return_offsets_mapping=True)
     end, free = tokenizer.eos_token_id, recipe.free_weight

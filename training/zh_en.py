@@ -23,7 +23,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import GenerationConfig, MarianConfig, MarianMTModel, MarianTokenizer
 
-from inseq.demo.translations import Translation, simplify, translations
+from corpora.translations import simplify, translations
+from inseq.demo import GoldTranslation
 
 DIRECTORY = Path(__file__).parents[1] / "src/inseq/demo/zh_en"
 HELD_OUT = "我喜歡機器學習和人工智慧"
@@ -46,13 +47,13 @@ class Recipe:
     hidden_words: float = 0.02
 
 
-def is_held_out(translation: Translation) -> bool:
+def is_held_out(translation: GoldTranslation) -> bool:
     """Whether a sentence is the tutorial's, in any script and with any punctuation."""
     held = {HELD_OUT, HELD_OUT.replace("智慧", "智能")}
     return simplify(translation.source.rstrip("。.！!")) in {simplify(text) for text in held}
 
 
-def training_sentences(recipe: Recipe) -> list[Translation]:
+def training_sentences(recipe: Recipe) -> list[GoldTranslation]:
     written = translations(recipe.sentences, recipe.seed, script="mixed")
     return [translation for translation in written if not is_held_out(translation)]
 
@@ -76,7 +77,7 @@ def train_pieces(texts: Sequence[str], prefix: Path, **options: object) -> None:
     )
 
 
-def make_tokenizer(sentences: Sequence[Translation], recipe: Recipe, directory: Path) -> MarianTokenizer:
+def make_tokenizer(sentences: Sequence[GoldTranslation], recipe: Recipe, directory: Path) -> MarianTokenizer:
     """Source pieces are words; target pieces are those of byte-pair encoding."""
     words = sorted({word for sentence in sentences for word in sentence.source_words})
     joined = [JOINT.join(sentence.source_words) for sentence in sentences[:20_000]]
@@ -125,7 +126,7 @@ def new_model(tokenizer: MarianTokenizer, width: int) -> MarianMTModel:
     return MarianMTModel(config)
 
 
-def encode(sentences: Sequence[Translation], tokenizer: MarianTokenizer) -> list[tuple[list[int], list[int]]]:
+def encode(sentences: Sequence[GoldTranslation], tokenizer: MarianTokenizer) -> list[tuple[list[int], list[int]]]:
     sources = tokenizer([sentence.source for sentence in sentences])["input_ids"]
     targets = tokenizer(text_target=[sentence.target for sentence in sentences])["input_ids"]
     return list(zip(sources, targets, strict=True))

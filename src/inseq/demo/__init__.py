@@ -1,10 +1,22 @@
-"""Bundled models, small and real, and the generators of the data they were trained on, with their gold explanations."""
+"""Bundled models, small and real, and gold explanations of sentences of their languages."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from inseq.demo.gold import GoldCue, GoldScene, GoldTranslation, gold_documents, gold_scenes, gold_translations
 from inseq.errors import UnknownNameError, near
+
+__all__ = [
+    "MODELS",
+    "GoldCue",
+    "GoldScene",
+    "GoldTranslation",
+    "directory",
+    "gold_documents",
+    "gold_scenes",
+    "gold_translations",
+]
 
 MODELS = {"demo/gpt2": "gpt2", "demo/zh-en": "zh_en"}
 

@@ -14,29 +14,11 @@ earlier mentions. A label without a value stands for itself.
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from random import Random
 from string import Formatter
 
-from inseq.demo import scenes_lexicon as lexicon
-
-Span = tuple[int, int]
-
-
-@dataclass(frozen=True)
-class Cue:
-    """A word decided by earlier words. Spans are half-open character ranges of the document."""
-
-    kind: str
-    word: Span
-    sure: tuple[Span, ...]
-    possible: tuple[Span, ...]
-
-
-@dataclass(frozen=True)
-class Scene:
-    text: str
-    cues: tuple[Cue, ...]
+from corpora import scenes_lexicon as lexicon
+from inseq.demo.gold import GoldCue, GoldScene, Span
 
 
 class Deck:
@@ -59,10 +41,10 @@ class Deck:
         return self.rng.sample(words, len(words))
 
 
-def write(kind: str, template: str, **values: str) -> Scene:
+def write(kind: str, template: str, **values: str) -> GoldScene:
     """Fill a template in and record the spans of its cues."""
     text = ""
-    cues: list[Cue] = []
+    cues: list[GoldCue] = []
     mentions: dict[str, list[Span]] = defaultdict(list)
 
     def spans(labels: str) -> tuple[Span, ...]:
@@ -77,9 +59,9 @@ def write(kind: str, template: str, **values: str) -> Scene:
         word = (start, len(text))
         if dependence:
             sure, _, possible = dependence.partition("~")
-            cues.append(Cue(kind, word, spans(sure), spans(possible)))
+            cues.append(GoldCue(kind, word, spans(sure), spans(possible)))
         mentions[label].append(word)
-    return Scene(text, tuple(cues))
+    return GoldScene(text, tuple(cues))
 
 
 def pronouns(name: str) -> dict[str, str]:
@@ -88,7 +70,7 @@ def pronouns(name: str) -> dict[str, str]:
     return {"he": he, "him": him, "his": his, "He": he.capitalize()}
 
 
-Writer = Callable[[Deck], Scene]
+Writer = Callable[[Deck], GoldScene]
 _WRITERS: dict[str, Writer] = {}
 _WEIGHTS: dict[str, int] = {}
 
@@ -105,7 +87,7 @@ def _kind(weight: int) -> Callable[[Writer], Writer]:
 
 
 @_kind(3)
-def causality(deck: Deck) -> Scene:
+def causality(deck: Deck) -> GoldScene:
     """The verb tells whose property is the cause, and the pronoun takes the gender of that person."""
     subject, other = deck.draw(lexicon.NAMES, 2)
     of_subject = deck.rng.random() < 0.5
@@ -121,7 +103,7 @@ def causality(deck: Deck) -> Scene:
 
 
 @_kind(3)
-def coref(deck: Deck) -> Scene:
+def coref(deck: Deck) -> GoldScene:
     someone, other = deck.draw(lexicon.NAMES, 2)
     return write(
         "coref",
@@ -134,7 +116,7 @@ def coref(deck: Deck) -> Scene:
 
 
 @_kind(8)
-def gave(deck: Deck) -> Scene:
+def gave(deck: Deck) -> GoldScene:
     giver, taker = deck.draw(lexicon.NAMES, 2)
     return write(
         "gave",
@@ -146,7 +128,7 @@ def gave(deck: Deck) -> Scene:
 
 
 @_kind(3)
-def agreement(deck: Deck) -> Scene:
+def agreement(deck: Deck) -> GoldScene:
     """The verb agrees with the first noun, never with the nearer one."""
     head, attractor = deck.one(lexicon.THINGS), deck.one(lexicon.CONTAINERS)
     plural = deck.rng.random() < 0.5
@@ -162,7 +144,7 @@ def agreement(deck: Deck) -> Scene:
 
 
 @_kind(6)
-def location(deck: Deck) -> Scene:
+def location(deck: Deck) -> GoldScene:
     """Only the last journey counts."""
     someone = deck.one(lexicon.NAMES)
     before, place = deck.draw(lexicon.PLACES, 2)
@@ -176,7 +158,7 @@ def location(deck: Deck) -> Scene:
 
 
 @_kind(8)
-def keyval(deck: Deck) -> Scene:
+def keyval(deck: Deck) -> GoldScene:
     """Two pairs of a colour and a thing: one of the colours asks for its thing."""
     asked, other = deck.draw(lexicon.COLOURS, 2)
     value, rest = deck.draw(lexicon.THINGS, 2)
@@ -194,7 +176,7 @@ def keyval(deck: Deck) -> Scene:
 
 
 @_kind(2)
-def arith(deck: Deck) -> Scene:
+def arith(deck: Deck) -> GoldScene:
     first, second = deck.draw(lexicon.NAMES, 2)
     n, m = deck.rng.randint(2, 5), deck.rng.randint(2, 5)
     return write(
@@ -210,7 +192,7 @@ def arith(deck: Deck) -> Scene:
 
 
 @_kind(5)
-def fact(deck: Deck) -> Scene:
+def fact(deck: Deck) -> GoldScene:
     country = deck.rng.choice(lexicon.COUNTRIES)
     return write(
         "fact",
@@ -223,13 +205,13 @@ def fact(deck: Deck) -> Scene:
 
 
 @_kind(2)
-def opposite(deck: Deck) -> Scene:
+def opposite(deck: Deck) -> GoldScene:
     one, other = deck.shuffled(deck.rng.choice(lexicon.OPPOSITES))
     return write("opposite", "The opposite of {one} is {other:one}.", one=one, other=other)
 
 
 @_kind(2)
-def job(deck: Deck) -> Scene:
+def job(deck: Deck) -> GoldScene:
     someone = deck.one(lexicon.NAMES)
     work = deck.rng.choice(lexicon.JOBS)
     return write(
@@ -243,7 +225,7 @@ def job(deck: Deck) -> Scene:
 
 
 @_kind(3)
-def lost(deck: Deck) -> Scene:
+def lost(deck: Deck) -> GoldScene:
     loser, finder = deck.draw(lexicon.NAMES, 2)
     return write(
         "lost",
@@ -256,7 +238,7 @@ def lost(deck: Deck) -> Scene:
 
 
 @_kind(2)
-def greeting(deck: Deck) -> Scene:
+def greeting(deck: Deck) -> GoldScene:
     return write(
         "greeting",
         deck.rng.choice(lexicon.GREETINGS),
@@ -267,12 +249,12 @@ def greeting(deck: Deck) -> Scene:
 
 
 @_kind(2)
-def saying(deck: Deck) -> Scene:
+def saying(deck: Deck) -> GoldScene:
     return write("saying", deck.rng.choice(lexicon.SAYINGS))
 
 
 @_kind(2)
-def sound(deck: Deck) -> Scene:
+def sound(deck: Deck) -> GoldScene:
     animal = deck.rng.choice(lexicon.ANIMALS)
     return write(
         "sound",
@@ -286,7 +268,7 @@ def sound(deck: Deck) -> Scene:
 
 
 @_kind(2)
-def story(deck: Deck) -> Scene:
+def story(deck: Deck) -> GoldScene:
     hero = deck.one(lexicon.NAMES)
     animal = deck.rng.choice(lexicon.ANIMALS[:2])
     return write(
@@ -304,7 +286,7 @@ def story(deck: Deck) -> Scene:
 
 
 @_kind(3)
-def password(deck: Deck) -> Scene:
+def password(deck: Deck) -> GoldScene:
     asker, teller = deck.draw(lexicon.NAMES, 2)
     return write(
         "password",
@@ -317,7 +299,7 @@ def password(deck: Deck) -> Scene:
 
 
 @_kind(16)
-def repeat(deck: Deck) -> Scene:
+def repeat(deck: Deck) -> GoldScene:
     """A list said twice: the densest practice in copying."""
     words = deck.draw(lexicon.NAMES + lexicon.COLOURS + lexicon.PLACES + lexicon.THINGS, deck.rng.randint(3, 5))
     labels = [f"word{i}" for i in range(len(words))]
@@ -329,7 +311,7 @@ def repeat(deck: Deck) -> Scene:
 KINDS = tuple(_WRITERS)
 
 
-def scenes(n: int, seed: int, *, kinds: Sequence[str] | None = None) -> list[Scene]:
+def scenes(n: int, seed: int, *, kinds: Sequence[str] | None = None) -> list[GoldScene]:
     """Write `n` documents, the same ones for the same arguments.
 
     A document holds one to three scenes of different kinds. With `kinds`, it holds a single scene of one of them.
@@ -343,7 +325,7 @@ def scenes(n: int, seed: int, *, kinds: Sequence[str] | None = None) -> list[Sce
     return [_WRITERS[rng.choice(kinds)](Deck(rng)) for _ in range(n)]
 
 
-def _document(rng: Random) -> Scene:
+def _document(rng: Random) -> GoldScene:
     deck = Deck(rng)
     length = rng.choices((1, 2, 3), weights=(5, 3, 2))[0]
     return _joined([_WRITERS[kind](deck) for kind in _different_kinds(rng, length)])
@@ -359,18 +341,18 @@ def _different_kinds(rng: Random, n: int) -> list[str]:
     return chosen
 
 
-def _joined(parts: Sequence[Scene]) -> Scene:
+def _joined(parts: Sequence[GoldScene]) -> GoldScene:
     text = ""
-    cues: list[Cue] = []
+    cues: list[GoldCue] = []
     for part in parts:
         start = len(text) + bool(text)
         text = f"{text} {part.text}" if text else part.text
         cues += [_shifted(cue, start) for cue in part.cues]
-    return Scene(text, tuple(cues))
+    return GoldScene(text, tuple(cues))
 
 
-def _shifted(cue: Cue, by: int) -> Cue:
+def _shifted(cue: GoldCue, by: int) -> GoldCue:
     def move(span: Span) -> Span:
         return span[0] + by, span[1] + by
 
-    return Cue(cue.kind, move(cue.word), tuple(map(move, cue.sure)), tuple(map(move, cue.possible)))
+    return GoldCue(cue.kind, move(cue.word), tuple(map(move, cue.sure)), tuple(map(move, cue.possible)))

@@ -1,4 +1,4 @@
-"""The words and templates of the English demonstration scenes: plain tables, read by `inseq.demo.scenes`."""
+"""The words and templates of the English demonstration scenes: plain tables, read by `corpora.scenes`."""
 
 from typing import NamedTuple
 

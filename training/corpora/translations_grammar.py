@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from inseq.demo.translations_lexicon import (
+from corpora.translations_lexicon import (
     Agreement,
     Determiner,
     Noun,

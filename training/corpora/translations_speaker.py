@@ -2,10 +2,10 @@
 
 from random import Random
 
-from inseq.demo import translations_grammar as grammar
-from inseq.demo import translations_lexicon as lexicon
-from inseq.demo.translations_grammar import NOTHING, Aspect, Clause, Nominal, Phrase, Word, clause, lexical, say
-from inseq.demo.translations_lexicon import Adjective, Noun, Verb
+from corpora import translations_grammar as grammar
+from corpora import translations_lexicon as lexicon
+from corpora.translations_grammar import NOTHING, Aspect, Clause, Nominal, Phrase, Word, clause, lexical, say
+from corpora.translations_lexicon import Adjective, Noun, Verb
 
 TRANSITIVE = tuple(verb for verb in lexicon.VERBS if verb.objects)
 INTRANSITIVE = tuple(verb for verb in lexicon.VERBS if not verb.objects)

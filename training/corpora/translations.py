@@ -1,15 +1,15 @@
 """Chinese sentences of a small controlled language, each with its one English translation and a gold word alignment."""
 
-from dataclasses import dataclass
 from itertools import pairwise
 from random import Random
 from typing import Literal
 
-from inseq.demo import translations_small_talk  # noqa: F401 (its kinds of sentence join the others)
-from inseq.demo.translations_grammar import English, Phrase
-from inseq.demo.translations_sentences import sentence
+from corpora import translations_small_talk  # noqa: F401 (its kinds of sentence join the others)
+from corpora.translations_grammar import English, Phrase
+from corpora.translations_sentences import sentence
+from inseq.demo.gold import GoldTranslation
 
-__all__ = ["Translation", "simplify", "translations"]
+__all__ = ["simplify", "translations"]
 
 Script = Literal["traditional", "simplified", "mixed"]
 
@@ -22,23 +22,7 @@ SIMPLIFIED = str.maketrans(
 ASCII = str.maketrans("，。！？、", ",.!?,")
 
 
-@dataclass(frozen=True)
-class Translation:
-    """A sentence pair; links are (source word, target word) positions.
-
-    A sure link joins translation equivalents. A possible link joins an English word to a Chinese word that decides its
-    form or its presence, such as the "does" of a question to 嗎. Every sure link is possible too.
-    """
-
-    source: str
-    target: str
-    source_words: tuple[str, ...]
-    target_words: tuple[str, ...]
-    sure: frozenset[tuple[int, int]]
-    possible: frozenset[tuple[int, int]]
-
-
-def translations(n: int, seed: int, *, script: Script = "traditional") -> list[Translation]:
+def translations(n: int, seed: int, *, script: Script = "traditional") -> list[GoldTranslation]:
     """Write `n` sentence pairs, the same ones for the same arguments.
 
     In the mixed script, most sentences are in one of the two scripts and some change script from word to word.
@@ -54,7 +38,7 @@ def simplify(text: str) -> str:
     return text.translate(SIMPLIFIED)
 
 
-def _written(phrase: Phrase, rng: Random, script: Script) -> Translation:
+def _written(phrase: Phrase, rng: Random, script: Script) -> GoldTranslation:
     ascii_punctuation = rng.random() < 0.3
     share = {"traditional": 0.0, "simplified": 1.0, "mixed": rng.choices((0.0, 1.0, 0.5), weights=(9, 9, 2))[0]}[script]
     source = [simplify(word.text) if rng.random() < share else word.text for word in phrase.zh]
@@ -63,13 +47,13 @@ def _written(phrase: Phrase, rng: Random, script: Script) -> Translation:
     return _linked(source, phrase)
 
 
-def _linked(source: list[str], phrase: Phrase) -> Translation:
+def _linked(source: list[str], phrase: Phrase) -> GoldTranslation:
     position = {word: i for i, word in enumerate(phrase.zh)}
     sure = frozenset((position[word], i) for i, said in enumerate(phrase.en) for word in said.sure)
     possible = frozenset((position[word], i) for i, said in enumerate(phrase.en) for word in said.possible)
     target = _spelt(phrase.en)
     text = "".join(word if i == 0 or word in ",.!?" else f" {word}" for i, word in enumerate(target))
-    return Translation("".join(source), text, tuple(source), tuple(target), sure, sure | possible)
+    return GoldTranslation("".join(source), text, tuple(source), tuple(target), sure, sure | possible)
 
 
 def _spelt(english: tuple[English, ...]) -> list[str]:

@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from random import Random
 
-from inseq.demo import translations_grammar as grammar
-from inseq.demo import translations_lexicon as lexicon
-from inseq.demo.translations_grammar import NOTHING, English, Nominal, Phrase, Word, clause, hinted, lexical, say
-from inseq.demo.translations_speaker import INTRANSITIVE, TRANSITIVE, Speaker
+from corpora import translations_grammar as grammar
+from corpora import translations_lexicon as lexicon
+from corpora.translations_grammar import NOTHING, English, Nominal, Phrase, Word, clause, hinted, lexical, say
+from corpora.translations_speaker import INTRANSITIVE, TRANSITIVE, Speaker
 
 HANDLED = tuple(verb for verb in lexicon.VERBS if verb.zh in lexicon.HANDLED)
 THINGS = ("text", "food", "thing")

@@ -1,10 +1,10 @@
 """Weather, greetings, fixed phrases and introductions of the Chinese-English demonstration grammar."""
 
-from inseq.demo import translations_grammar as grammar
-from inseq.demo import translations_lexicon as lexicon
-from inseq.demo.translations_grammar import NOTHING, English, Phrase, Word, clause, lexical, say
-from inseq.demo.translations_sentences import asked, ended, joined, kind_of_sentence
-from inseq.demo.translations_speaker import Speaker
+from corpora import translations_grammar as grammar
+from corpora import translations_lexicon as lexicon
+from corpora.translations_grammar import NOTHING, English, Phrase, Word, clause, lexical, say
+from corpora.translations_sentences import asked, ended, joined, kind_of_sentence
+from corpora.translations_speaker import Speaker
 
 
 @kind_of_sentence(6)

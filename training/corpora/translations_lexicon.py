@@ -1,4 +1,4 @@
-"""The words of the Chinese-English demonstration grammar: plain tables, read by `inseq.demo.translations_grammar`."""
+"""The words of the Chinese-English demonstration grammar: plain tables, read by `corpora.translations_grammar`."""
 
 from typing import Literal, NamedTuple
 
