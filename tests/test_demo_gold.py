@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import doctest
+import importlib
 import json
 import subprocess
 import sys
@@ -50,3 +52,10 @@ def test_the_schema_of_the_document_is_that_of_the_files() -> None:
         row = json.loads((write_gold.DIRECTORY / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()[0])
         for field in {*row, *(field for cue in row.get("cues", ()) for field in cue)}:
             assert f"| `{field}` |" in text, field
+
+
+@pytest.mark.parametrize("name", ["corpora.scenes", "corpora.translations_grammar"])
+def test_examples_of_the_generators_give_what_is_shown(name: str) -> None:
+    examples = doctest.testmod(importlib.import_module(name))
+    assert examples.attempted
+    assert not examples.failed

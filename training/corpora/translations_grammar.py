@@ -3,6 +3,7 @@
 A phrase holds its Chinese words and its English words. Each English word names the Chinese words that it translates
 (sure) and those that merely decide its form (possible). Composition only concatenates and reorders, so the links hold.
 
+>>> from corpora.translations_lexicon import PRONOUNS
 >>> subject, aspect = pronoun(PRONOUNS[3]), NOT
 >>> she_does_not_swim = clause(subject, aspect, (Verb("游泳", "swim swims swam swum swimming"),))
 >>> " ".join(word.text for word in she_does_not_swim.zh), " ".join(word.text for word in she_does_not_swim.statement)
