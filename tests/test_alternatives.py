@@ -8,12 +8,11 @@ from typing import Any
 import pytest
 import torch
 import zoo
+from command import succeed
 from compared import load as tiny
-from test_cli import RUN
 from test_engine import Bidirectional
 
 import inseq
-from inseq.cli import app
 from inseq.dataset import load_run
 from inseq.engine.scores.head import LinearHead
 from inseq.errors import ArgumentError
@@ -249,12 +248,12 @@ def test_the_command_line_records_them(tmp_path: Path) -> None:
     (tmp_path / "texts.txt").write_text("Hello\n")
     shared = ["-m", "demo/gpt2", "--alternatives", "2", "--max_new_tokens", "2"]
     one = ["attribute", *shared, "-i", "Hello", "-o", str(tmp_path / "a.json"), "--hide"]
-    assert RUN.invoke(app, one, catch_exceptions=False).exit_code == 0
+    succeed(*one)
     many = ["attribute-dataset", *shared, "-d", str(tmp_path / "texts.txt"), "-o", str(tmp_path / "run")]
-    assert RUN.invoke(app, many, catch_exceptions=False).exit_code == 0
+    succeed(*many)
     alone = FeatureAttributionOutput.load(tmp_path / "a.json")
     (row,) = load_run(tmp_path / "run")
     assert row.output is not None
     same(row.output[0], alone[0])
     assert [len(step) for step in alone[0].alternatives] == [2, 2]
-    assert "most probable:" in RUN.invoke(app, ["show", str(tmp_path / "a.json"), "--token", "1"]).output
+    assert "most probable:" in succeed("show", str(tmp_path / "a.json"), "--token", "1")

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from inseq.cli.main import COMMANDS
+
 SOURCE = Path(__file__).parent.parent / "src" / "inseq"
 HEAVY = ("torch", "transformers", "numpy", "matplotlib")
 
@@ -33,15 +35,20 @@ WITHOUT_CIRCLES = ("results", "views", "outputs")
 def _loaded_after(code: str) -> set[str]:
     script = f"{code}\nimport sys\nprint(' '.join(sys.modules))"
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    return {name for name in HEAVY if name in ran.stdout.split()}
+    return {name for name in HEAVY if name in ran.stdout.splitlines()[-1].split()}
 
 
 def test_import_loads_neither_torch_nor_transformers() -> None:
     assert _loaded_after("import inseq; inseq.__version__; dir(inseq)") == set()
 
 
-def test_the_command_line_s_help_loads_neither() -> None:
-    code = "import inseq.cli, typer.testing as t; assert t.CliRunner().invoke(inseq.cli.app, ['--help']).exit_code == 0"
+@pytest.mark.parametrize("arguments", [[], *([name] for name in COMMANDS)], ids=" ".join)
+def test_the_command_line_s_help_loads_neither(arguments: list[str]) -> None:
+    code = f"""
+import contextlib, inseq.cli
+with contextlib.suppress(SystemExit):
+    inseq.cli.main({[*arguments, "--help"]})
+"""
     assert _loaded_after(code) == set()
 
 
@@ -93,6 +100,11 @@ def test_imports_run_one_way(path: Path) -> None:
     for imported in _imports(path):
         seen = any(f"{imported}.".startswith(f"{allowed}.") for allowed in MAY_SEE[room] | EVERYBODY_SEES)
         assert seen or _room(imported) == room, f"{module} imports {imported}"
+
+
+def test_nothing_imports_the_command_line() -> None:
+    outside = [path for path in sorted(SOURCE.rglob("*.py")) if path.parent.name != "cli"]
+    assert [path.name for path in outside if any(f"{module}.".startswith("cli.") for module in _imports(path))] == []
 
 
 def test_no_file_imports_another_that_imports_it() -> None:

@@ -1,0 +1,3 @@
+"""The command line."""
+
+from inseq.cli.main import main as main

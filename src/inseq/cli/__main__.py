@@ -1,0 +1,3 @@
+from inseq.cli import main
+
+main()
