@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 import inseq
-from inseq import _lock
 from inseq._rows import read_rows
+from inseq._run_files import locked
 from inseq.dataset import Finished, attribute_dataset, load_run
 from inseq.errors import ArgumentError, UnknownArgumentError
 
@@ -161,7 +161,7 @@ def test_a_run_that_was_killed_at_its_first_write_begins_again(gpt2: Any, tmp_pa
 HOLDING = """
 import sys, time
 from pathlib import Path
-from inseq._lock import locked
+from inseq._run_files import locked
 with locked(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)
@@ -206,11 +206,20 @@ def test_a_run_lets_its_directory_go(gpt2: Any, tmp_path: Path) -> None:
 
 
 def test_a_file_system_without_locks_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def refuse(file: Any) -> None:
-        raise OSError(errno.ENOSYS, "Function not implemented")
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(_lock, "_lock", refuse)
-    with pytest.warns(UserWarning, match=r"cannot be locked \(Function not implemented\)"), _lock.locked(tmp_path):
+    monkeypatch.setattr("filelock.FileLock._acquire", refuse)
+    with pytest.warns(UserWarning, match=r"cannot be locked \(No locks available\): see to it that no"), locked(tmp_path):
+        pass
+
+
+def test_a_directory_that_cannot_be_written_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def refuse(*_: Any) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("filelock.FileLock._acquire", refuse)
+    with pytest.raises(ArgumentError, match=r"Cannot write '.*\.lock': Permission denied"), locked(tmp_path):
         pass
 
 

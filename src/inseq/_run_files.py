@@ -5,15 +5,19 @@ What has a file is done. So a run can be stopped at any moment, and goes on from
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import platform
+import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from inseq._lock import NAME, locked
+from filelock import BaseFileLock, FileLock, Timeout
+
 from inseq.errors import ArgumentError, FileFormatError, writing
 from inseq.outputs.output import FeatureAttributionOutput
 from inseq.results.files.document import jsonable
@@ -21,6 +25,10 @@ from inseq.results.files.document import jsonable
 FORMAT, VERSION = "inseq-run", 1
 A_FOLDER = 1000
 """How many rows share a folder."""
+LOCK, WRITER = ".lock", ".writer"
+"""The file that is locked, and the file that says for people by whom: on Windows a locked file cannot be read."""
+UNSUPPORTED = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
+"""Errors of file systems that cannot lock."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +58,7 @@ class RunFiles:
         with writing(self.directory):
             self.directory.mkdir(parents=True, exist_ok=True)
         head = self.directory / "run.json"
-        ours = head.exists() or all(path.suffix == ".tmp" or path.name == NAME for path in self.directory.iterdir())
+        ours = head.exists() or all(path.suffix == ".tmp" or path.name in (LOCK, WRITER) for path in self.directory.iterdir())
         if not ours:
             raise ArgumentError(f"{str(directory)!r} is not empty and holds no run of ours: choose another directory.")
         with ExitStack() as held:
@@ -93,6 +101,49 @@ class RunFiles:
         """Store why a row has no output."""
         self.path(row).parent.mkdir(exist_ok=True)
         _write(self.path(row, ".error"), {"row": row, "error": error})
+
+
+@contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Hold a directory until the end.
+
+    The lock is that of the operating system. It ends with the process, however that ends.
+
+    Raises:
+        ArgumentError: where another process holds the directory, or this one does already.
+    """
+    lock, writer = FileLock(directory / LOCK, timeout=0), directory / WRITER
+    with writing(directory / LOCK):
+        _acquire(lock, directory)
+    try:
+        with writing(writer):
+            writer.write_text(f"process {os.getpid()} on {platform.node() or 'this machine'}", encoding="utf-8")
+        yield
+    finally:
+        lock.release()
+
+
+def _acquire(lock: BaseFileLock, directory: Path) -> None:
+    try:
+        lock.acquire()
+    except Timeout:
+        raise ArgumentError(
+            f"{str(directory)!r} is being written by another run ({_writer(directory)}). Wait until it has ended, or choose "
+            "another directory."
+        ) from None
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
+        warnings.warn(
+            f"{str(directory)!r} cannot be locked ({error.strerror}): see to it that no second run writes it.", stacklevel=2
+        )
+
+
+def _writer(directory: Path) -> str:
+    try:
+        return (directory / WRITER).read_text(encoding="utf-8")[:200]
+    except (OSError, ValueError):
+        return "which does not say where"
 
 
 def load_run(directory: str | Path) -> Iterator[RowResult]:
