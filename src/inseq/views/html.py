@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import re
 from collections.abc import Sequence
 from functools import cache
 from html import escape
@@ -20,11 +19,8 @@ from inseq.views.table import Place, Table
 from inseq.views.words import exact, visible
 
 TITLE = "Inseq attribution"
-BLANKS = re.compile(
-    r""""(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|`(?:\\.|[^`\\])*`|/(?![ ])(?:\\.|\[(?:\\.|[^\]\\])*\]|[^/\\\n\[])+/g?"""
-    r"""|[ ]*(?P<sign>!==?|[=*?:,;{}()<>&|]+)[ ]*|[ ](?P<operator>[-+/])[ ](?![-+/])"""
-)
-"""Strings, templates and patterns, which stay as they are, and signs with the blanks around them."""
+SCRIPTS = ("data.js", "colour.js", "text.js", "matrix.js", "view.js", "controls.js", "start.js")
+"""The modules of the page's script, in the order in which they stand in it."""
 KEYS = 'data-lm-suppress-shortcuts="true"'
 """What tells JupyterLab that keys in here are not its own: `r` would make the cell raw."""
 Theme = Literal["auto", "light", "dark"] | None
@@ -58,16 +54,12 @@ def fragment(tables: Sequence[Table], title: str | None = None, theme: Theme = N
 
 @cache
 def script() -> str:
-    """The script: its parts in order, in a scope of their own, without comments and blanks that mean nothing."""
+    """Return the modules of the page's script, in one scope of their own."""
     folder = resources.files("inseq.views") / "page"
-    parts = sorted((part for part in folder.iterdir() if part.name.endswith(".js")), key=lambda part: part.name)
-    lines = [line.strip() for part in parts for line in part.read_text(encoding="utf-8").splitlines()]
-    kept = "".join(line + "\n" * (line[-1] not in "{;,") for line in lines if line and not line.startswith("//"))
-    return f'(()=>{{"use strict";\n{BLANKS.sub(_without_blanks, kept)}\n}})();'
-
-
-def _without_blanks(found: re.Match[str]) -> str:
-    return found["sign"] or found["operator"] or found[0]
+    modules = "\n".join((folder / name).read_text(encoding="utf-8") for name in SCRIPTS)
+    # A blank line would end the element where a host reads a notebook's output as Markdown.
+    lines = "\n".join(line for line in modules.split("\n") if line)
+    return f'(() => {{\n"use strict";\n{lines}\n}})();'
 
 
 @cache
