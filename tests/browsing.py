@@ -20,13 +20,14 @@ from inseq.outputs.sequence import FeatureAttributionSequenceOutput
 from inseq.views.colours import RGB
 
 CHROMIUM = shutil.which("chromium")
-needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium; run `sh tests/browser.sh` as root")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--force-color-profile=srgb", "--disable-background-networking"]
 
 
 @contextmanager
 def chromium() -> Iterator[Any]:
-    """A browser of Playwright's, driven by the Chromium that the system has."""
+    """Start the system's Chromium under Playwright. Fail if there is none: a skipped test shows nothing."""
+    if CHROMIUM is None:
+        pytest.fail("There is no chromium on PATH, which this test needs; run `sh tests/browser.sh` as root.", pytrace=False)
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from browsing import needs_browser, open_page
+from browsing import open_page
 from results import continuation, tokens, translation
 from test_alternatives import QUIET, load
 
@@ -161,7 +161,6 @@ def test_views_show_them() -> None:
     assert "likes" in data["alternatives"][1][0][0]
 
 
-@needs_browser
 def test_the_page_tells_them_where_a_token_is_pointed_at(browser: Any, tmp_path: Path) -> None:
     out = FeatureAttributionOutput([translation(alternatives=some(1) + some(1, "<b>x</b>", " no"))])
     opened = open_page(browser, html.page(tables(out)), tmp_path)

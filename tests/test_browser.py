@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 from typing import Any
 
+import browsing
 import pytest
-from browsing import needs_browser, open_page, shares
+from browsing import chromium, open_page, shares
 from results import HOSTILE, continuation, everywhere, translation
 
 from inseq.outputs.output import FeatureAttributionOutput
@@ -18,8 +20,6 @@ from inseq.views import html
 from inseq.views.colours import PAPER, palette
 from inseq.views.tabulate import table
 from inseq.views.words import visible
-
-pytestmark = needs_browser
 
 
 def one_cell(score: float, signed: bool = False) -> FeatureAttributionSequenceOutput:
@@ -176,6 +176,19 @@ def test_a_canary_in_every_text_stays_inert(browser: Any, tmp_path: Path) -> Non
         again = open_page(browser, f"<!doctype html><title>calm</title>{drawn}", tmp_path)
         assert again.page.title() == "calm"
         assert again.page.locator("img, script").count() == 0
+
+
+def test_a_missing_browser_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(browsing, "CHROMIUM", None)
+    with pytest.raises(pytest.fail.Exception, match=r"no chromium on PATH, .* run `sh tests/browser.sh`"), chromium():
+        pass
+
+
+def test_a_browser_that_cannot_be_installed_fails() -> None:
+    script = Path(__file__).with_name("browser.sh")
+    ended = subprocess.run(["/bin/sh", script], env={"PATH": ""}, capture_output=True, text=True)
+    assert ended.returncode == 1
+    assert "need chromium and a Chinese font, which only root with apt-get installs" in ended.stderr
 
 
 def test_without_scripts_the_text_is_coloured_and_the_table_is_there(browser: Any, tmp_path: Path) -> None:

@@ -8,13 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from browsing import needs_browser, open_page, sentence, show
+from browsing import open_page, sentence, show
 from results import NAN, continuation, translation
 
 from inseq.outputs.sequence import FeatureAttributionSequenceOutput
-
-pytestmark = needs_browser
-
 
 # ----------------------------------------------------------------------------- pointing
 

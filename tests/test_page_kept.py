@@ -11,15 +11,12 @@ from typing import Any
 
 import pytest
 import torch
-from browsing import long, needs_browser, open_page, saved, sentence, shares, show
+from browsing import long, open_page, saved, sentence, shares, show
 from results import NAN, continuation, tokens, translation
 
 from inseq.views import html
 from inseq.views.colours import palette
 from inseq.views.tabulate import table
-
-pytestmark = needs_browser
-
 
 # ----------------------------------------------------------------------------- comparison
 

@@ -21,8 +21,6 @@ from inseq.views.words import exact, visible
 TITLE = "Inseq attribution"
 SCRIPTS = ("data.js", "colour.js", "text.js", "matrix.js", "view.js", "controls.js", "start.js")
 """The modules of the page's script, in the order in which they stand in it."""
-KEYS = 'data-lm-suppress-shortcuts="true"'
-"""What tells JupyterLab that keys in here are not its own: `r` would make the cell raw."""
 Theme = Literal["auto", "light", "dark"] | None
 
 
@@ -80,8 +78,8 @@ def _body(tables: Sequence[Table], title: str | None, theme: Theme, *, inline: b
     sections = [_section(t, _heading(t, title, i, len(tables)), inline) for i, t in enumerate(tables)]
     chosen = f' data-theme="{theme}"' if theme in ("light", "dark") else ""
     inner = "".join(sections) or _remark("There is no result to show.")
-    told = f'{chosen} data-policy="{escape(policy(), quote=True)}" {KEYS}'
-    return f'<div class="inseq"{told}>{inner}<script>{script()}</script></div>'
+    attributes = f'{chosen} data-policy="{escape(policy(), quote=True)}"'
+    return f'<div class="inseq"{attributes}>{inner}<script>{script()}</script></div>'
 
 
 def _heading(table: Table, title: str | None, i: int, n: int) -> str:

@@ -38,6 +38,8 @@ function start(root) {
   root.views = [];
   root.dataset.chosen ||= root.dataset.theme || "";
   follow(root);
+  // A notebook listens on its document, and would cut or delete the cell at an "x" that was meant for the page.
+  on(root, "keydown", (e) => e.stopPropagation());
   const sections = [...root.querySelectorAll("section")].filter((s) => s.querySelector("script.data"));
   sections.forEach((section) => root.views.push((section.view = new View(root, section, read(section.querySelector("script.data"))))));
   if (sections.length > 1) compare(root, sections);
