@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from inseq.demo import GoldScene, GoldTranslation, gold_scenes, gold_translations
 from inseq.outputs.sequence import FeatureAttributionSequenceOutput
 from inseq.text.tokens import Token
-from inseq.demo import GoldScene, GoldTranslation, gold_scenes, gold_translations
 
 
 def words_of(tokens: Sequence[Token], words: Sequence[str]) -> list[list[int]]:
