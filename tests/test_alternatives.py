@@ -13,7 +13,7 @@ from compared import load as tiny
 from test_engine import Bidirectional
 
 import inseq
-from inseq.dataset import load_run
+from inseq.dataset.attribute import load_run
 from inseq.engine.scores.head import LinearHead
 from inseq.errors import ArgumentError
 from inseq.outputs.output import FeatureAttributionOutput

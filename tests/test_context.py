@@ -12,10 +12,10 @@ import zoo
 from torch import Tensor
 
 import inseq
-from inseq._context_layout import lay_out
-from inseq._context_texts import filled
-from inseq._language import with_language
 from inseq.commands import attribute_context as paths
+from inseq.compat.language import with_language
+from inseq.context.layout import lay_out
+from inseq.context.texts import filled
 from inseq.demo import gold_scenes
 from inseq.errors import ArgumentError, FileFormatError, UnknownArgumentError
 from inseq.outputs.context import AttributeContextOutput

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 import inseq
-from inseq._rows import read_rows
-from inseq._run_files import locked
-from inseq.dataset import Finished, attribute_dataset, load_run
+from inseq.dataset.attribute import Finished, attribute_dataset, load_run
+from inseq.dataset.rows import read_rows
+from inseq.dataset.runs import locked
 from inseq.errors import ArgumentError, UnknownArgumentError
 
 TEXTS = [f"{name} gave the {colour} ball to Tom. Now" for name in ("Anna", "Mark", "Kate") for colour in ("red", "blue")]
@@ -161,7 +161,7 @@ def test_a_run_that_was_killed_at_its_first_write_begins_again(gpt2: Any, tmp_pa
 HOLDING = """
 import sys, time
 from pathlib import Path
-from inseq._run_files import locked
+from inseq.dataset.runs import locked
 with locked(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)

@@ -13,11 +13,11 @@ import torch
 from compared import QUIET
 from torch import Tensor
 
-from inseq._registry import Entry
 from inseq.engine.batches import pack
 from inseq.engine.jobs import Job
 from inseq.engine.scores.stepwise import step_values
 from inseq.errors import ArgumentError
+from inseq.registry import Entry
 from inseq.requests import Score, Target
 from inseq.targets import step_function
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from inseq.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from inseq._register import register_step_function
     from inseq.api import (
         AttributionModel,
         explain,
@@ -26,19 +25,20 @@ if TYPE_CHECKING:
         show_granular_attributions,
         show_token_attributions,
     )
-    from inseq.context import attribute_context
-    from inseq.dataset import attribute_dataset
+    from inseq.context.reliance import attribute_context
+    from inseq.dataset.attribute import attribute_dataset
     from inseq.methods import method
     from inseq.outputs.output import FeatureAttributionOutput, merge_attributions
     from inseq.outputs.sequence import FeatureAttributionSequenceOutput
     from inseq.requests import Prediction
     from inseq.results.aggregate import aggregator
     from inseq.targets import StepFunctionArgs, step_function
+    from inseq.targets.register import register_step_function
 
 _HOMES = {
     "AttributionModel": "inseq.api",
-    "attribute_context": "inseq.context",
-    "attribute_dataset": "inseq.dataset",
+    "attribute_context": "inseq.context.reliance",
+    "attribute_dataset": "inseq.dataset.attribute",
     "FeatureAttributionOutput": "inseq.outputs.output",
     "FeatureAttributionSequenceOutput": "inseq.outputs.sequence",
     "Prediction": "inseq.requests",
@@ -54,7 +54,7 @@ _HOMES = {
     "merge_attributions": "inseq.outputs.output",
     "method": "inseq.methods",
     "register_model_config": "inseq.api",
-    "register_step_function": "inseq._register",
+    "register_step_function": "inseq.targets.register",
     "show_attributions": "inseq.api",
     "show_granular_attributions": "inseq.api",
     "show_token_attributions": "inseq.api",

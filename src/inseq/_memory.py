@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from inseq._spans import Explained
+from inseq.call.positions import Explained
 from inseq.engine.plan import GRANULAR_SHARE, RESULTS, Plan, Room, size_text
 from inseq.errors import ArgumentError
 from inseq.models.adapter import Adapter

@@ -12,16 +12,16 @@ from typing import Any
 import torch
 
 from inseq import demo
-from inseq._former import translated
-from inseq._model import AttributionModel as AttributionModel
-from inseq._plan import hint
-from inseq._registry import Registry, bind
+from inseq.call.functions import hint
+from inseq.call.model import AttributionModel as AttributionModel
+from inseq.compat.options import translated
 from inseq.errors import ArgumentError, UnknownNameError, near
 from inseq.methods import method as methods
 from inseq.models.facts import check
 from inseq.models.loading import load_adapter
 from inseq.outputs.output import FeatureAttributionOutput
 from inseq.outputs.sequence import FeatureAttributionSequenceOutput
+from inseq.registry import Registry, bind
 from inseq.results.aggregate import aggregator as aggregators
 from inseq.results.labelled import aggregation_functions
 from inseq.targets import step_function as step_functions

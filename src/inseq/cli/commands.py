@@ -12,8 +12,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from inseq._language import with_language
 from inseq.cli.flags import DEMO_TEXT
+from inseq.compat.language import with_language
 from inseq.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def run_attribute_dataset(args: argparse.Namespace) -> None:
         raise ArgumentError(
             f"--{refused[0]} is not for attribute-dataset, which stores scores as they are: load_run gives each row."
         )
-    from inseq.dataset import attribute_dataset
+    from inseq.dataset.attribute import attribute_dataset
 
     hub = {"name": args.dataset_config, "data_dir": args.dataset_dir, "data_files": args.dataset_files}
     hub |= {"revision": args.dataset_revision, "token": args.dataset_auth_token, "split": args.dataset_split}
@@ -81,7 +81,7 @@ def run_attribute_context(args: argparse.Namespace) -> None:
     """Find which output tokens depend on the context, and on which of its tokens (PECoRe)."""
     _require(args, "model_name_or_path", "input_current_text")
     _refuse_to_replace(args, args.save_path, args.viz_path)
-    from inseq.context import AttributeContextArgs, attribute_context_with_model, loaded_model
+    from inseq.context.reliance import AttributeContextArgs, attribute_context_with_model, loaded_model
 
     _quieten(args)
     args.attribution_selectors = _selectors(args)

@@ -9,7 +9,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from inseq._registry import Registry
+from inseq.registry import Registry
 
 method: Registry[Callable[..., Any]] = Registry(
     "method",

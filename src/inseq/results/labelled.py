@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Bool, Shaped
 from torch import Tensor
 
-from inseq._registry import Registry
 from inseq.errors import ArgumentError
+from inseq.registry import Registry
 
 AggregationFunction = Callable[[Tensor, int], Tensor]
 Span = tuple[int, int]

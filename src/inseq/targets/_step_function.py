@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from inseq._registry import Registry
+from inseq.registry import Registry
 
 step_function: Registry[Callable[..., Any]] = Registry("step function")
 """``@step_function("name", merge="sum")`` on a function of a prediction; its keyword-only parameters are options.

@@ -1,4 +1,4 @@
-"""The import path of Inseq 0.7.1 for what is in :mod:`inseq.context`."""
+"""The import path of Inseq 0.7.1 for what is in :mod:`inseq.context.reliance`."""
 
 from inseq.commands.attribute_context.attribute_context import AttributeContextArgs as AttributeContextArgs
 from inseq.commands.attribute_context.attribute_context import AttributeContextOutput as AttributeContextOutput

@@ -1,11 +1,11 @@
-"""The import path of Inseq 0.7.1 for what is in :mod:`inseq.context`."""
+"""The import path of Inseq 0.7.1 for what is in :mod:`inseq.context.reliance`."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from inseq.context import AttributeContextArgs, attribute_context_with_model, loaded_model
+from inseq.context.reliance import AttributeContextArgs, attribute_context_with_model, loaded_model
 from inseq.outputs.context import AttributeContextOutput
 from inseq.results.context import CCIOutput
 

@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from inseq._registry import Registry, bind
 from inseq.errors import ArgumentError
+from inseq.registry import Registry, bind
 from inseq.results.labelled import AggregationFunction, Labelled, aggregation_functions
 from inseq.results.scores import S, SequenceScores
 

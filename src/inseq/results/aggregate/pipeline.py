@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from inseq._registry import bind
 from inseq.errors import ArgumentError
+from inseq.registry import bind
 from inseq.results.aggregate.axes import aggregate_by, aggregate_scores, aggregators
 from inseq.results.scores import S
 

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inseq._plan import Compared, Plan
-from inseq._spans import Explained
+from inseq.call.functions import Compared, Plan
+from inseq.call.positions import Explained
 from inseq.errors import ArgumentError
 from inseq.models.adapter import Adapter
 from inseq.requests.example import Contrast, Example

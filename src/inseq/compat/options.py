@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from inseq._registry import Entry
 from inseq.errors import ArgumentError
+from inseq.registry import Entry
 
 _QUADRATURE = {"method": "quadrature"}
 _RENAMED: Mapping[str, Mapping[str, str]] = {

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 from jaxtyping import Float
 from torch import Tensor
 
-from inseq._context_layout import Laid, lay_out
-from inseq._language import with_language
-from inseq._plan import _may_compare, _named_step_function
-from inseq._registry import bind
 from inseq.api import load_model
+from inseq.call.functions import _may_compare, _named_step_function
+from inseq.compat.language import with_language
+from inseq.context.layout import Laid, lay_out
 from inseq.errors import ArgumentError
 from inseq.outputs.context import AttributeContextOutput
 from inseq.outputs.sequence import FeatureAttributionSequenceOutput
+from inseq.registry import bind
 from inseq.requests import Prediction
 from inseq.results.aggregate.pipeline import aggregate_at
 from inseq.results.context import CCIOutput, selected
@@ -28,7 +28,7 @@ from inseq.targets import step_function as step_functions
 from inseq.text.encode import checked_text
 
 if TYPE_CHECKING:
-    from inseq._model import AttributionModel
+    from inseq.call.model import AttributionModel
 
 STRATEGIES = ("auto", "manual", "pre")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from inseq._plan import DEFAULT_MERGE
+from inseq.call.functions import DEFAULT_MERGE
 from inseq.errors import ArgumentError, near
 from inseq.results.labelled import aggregation_functions
 from inseq.targets import InseqForm, is_inseq_form, step_function

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 from transformers import GenerationConfig
 
-from inseq._compat import call
-from inseq._former import translated
-from inseq._registry import Entry, bind
+from inseq.compat.options import translated
+from inseq.compat.text_model import call
 from inseq.errors import ArgumentError, UnknownArgumentError, UnsupportedModelError
 from inseq.methods import method as methods
 from inseq.models.guest import has_dropout
+from inseq.registry import Entry, bind
 from inseq.requests import ContrastKind, Target
 from inseq.targets import InseqForm, is_inseq_form
 from inseq.targets import step_function as step_functions

@@ -9,13 +9,13 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from inseq._rows import Row, identity, read_rows
-from inseq._run_files import RowResult, RunFiles, load_run
+from inseq.dataset.rows import Row, identity, read_rows
+from inseq.dataset.runs import RowResult, RunFiles, load_run
 from inseq.errors import ArgumentError, UnknownArgumentError, UnknownNameError, UnsupportedModelError, near
 from inseq.text.encode import checked_text
 
 if TYPE_CHECKING:
-    from inseq._model import AttributionModel
+    from inseq.call.model import AttributionModel
 
 __all__ = ["Finished", "attribute_dataset", "load_run"]
 

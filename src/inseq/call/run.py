@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 import transformers
 
-from inseq import __version__, _alternatives
-from inseq._assemble import sequence_output
-from inseq._contrast import compare, with_contrasts
-from inseq._inputs import Input, Written
+from inseq import __version__
 from inseq._memory import plan_of, room_of
-from inseq._plan import Plan, described
-from inseq._spans import Explained
+from inseq.call import alternatives as _alternatives
+from inseq.call.assemble import sequence_output
+from inseq.call.contrast import compare, with_contrasts
+from inseq.call.functions import Plan, described
+from inseq.call.inputs import Input, Written
+from inseq.call.positions import Explained
 from inseq.engine.measures import Counters, StepScores
 from inseq.models.digest import digests
 from inseq.models.guest import guest
@@ -25,7 +26,7 @@ from inseq.results.files.records import OF_EACH
 from inseq.results.labelled import aggregation_functions
 
 if TYPE_CHECKING:
-    from inseq._model import AttributionModel
+    from inseq.call.model import AttributionModel
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inseq._spans import Explained
+from inseq.call.positions import Explained
 from inseq.errors import ArgumentError
 from inseq.methods import Attribution
 from inseq.outputs.sequence import FeatureAttributionSequenceOutput

@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 
-from inseq._alternatives import checked
-from inseq._compat import BatchEncoding, TextModel, ids_of
-from inseq._inputs import Written, read_inputs, read_outputs
-from inseq._plan import DEFAULT_TARGET, Options, plan_call
-from inseq._run import Run, outputs_of
-from inseq._spans import explained
+from inseq.call.alternatives import checked
+from inseq.call.functions import DEFAULT_TARGET, Options, plan_call
+from inseq.call.inputs import Written, read_inputs, read_outputs
+from inseq.call.positions import explained
+from inseq.call.run import Run, outputs_of
+from inseq.compat.text_model import BatchEncoding, TextModel, ids_of
 from inseq.engine.scheduler import Engine
 from inseq.errors import ArgumentError
 from inseq.models.adapter import Adapter

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
-from inseq._context_texts import PLACE, Chars, filled, generated_text, spans_of, split_context, with_separator, within
+from inseq.context.texts import PLACE, Chars, filled, generated_text, spans_of, split_context, with_separator, within
 from inseq.errors import ArgumentError
 from inseq.models.generation import generate
 
 if TYPE_CHECKING:
-    from inseq._model import AttributionModel
-    from inseq.context import AttributeContextArgs
+    from inseq.call.model import AttributionModel
+    from inseq.context.reliance import AttributeContextArgs
 
 
 @dataclass
