@@ -16,7 +16,8 @@ from inseq.engine.scheduler import Engine, StepScores
 from inseq.methods import Attribution
 from inseq.methods import method as methods
 from inseq.models.adapter import Adapter, DecoderOnly, EncoderDecoder
-from inseq.models.facts import Capabilities, check
+from inseq.models.check import check
+from inseq.models.facts import Capabilities
 from inseq.requests import Target
 from inseq.targets import step_function
 from inseq.text.encode import Encoder

@@ -15,7 +15,7 @@ from transformers import StoppingCriteria, StoppingCriteriaList
 
 import inseq
 from inseq.errors import ArgumentError
-from inseq.models import loading
+from inseq.models import generation
 
 QUIET: dict[str, Any] = {"show_progress": False}
 SHORT: dict[str, Any] = {"generation_args": {"max_new_tokens": 5}, **QUIET}
@@ -160,7 +160,7 @@ def test_generation_stops_at_the_end_token(bytes_model: inseq.AttributionModel) 
     """Rows that end early are padded with the end token by transformers: one of it is what the model wrote."""
     prompts = [[5, 6, 7], [8, 9, 10]]
     eos = bytes_model.model.generate(torch.tensor(prompts[:1]), max_new_tokens=3, pad_token_id=0)[0, 4].item()
-    outputs = loading.generate(bytes_model._adapter, prompts, {"max_new_tokens": 8, "eos_token_id": eos})
+    outputs = generation.generate(bytes_model.adapter, prompts, {"max_new_tokens": 8, "eos_token_id": eos})
     assert outputs[0][-1] == eos
     assert outputs[0].count(eos) == 1
     assert len(outputs[0]) <= 5

@@ -36,7 +36,7 @@ def test_blocks_change_no_number(name: str, method: str) -> None:
     chosen = harness.cases(name)
     whole, _ = harness.run(made, chosen, method)
     blocks, _ = harness.run(made, chosen, method, budget=BY_BLOCKS)
-    assert made.splits
+    assert made.facts.can_split_attention
     for (one, _), (other, _) in zip(blocks, whole, strict=True):
         assert relative(one.scores, other.scores) < 1e-5
         assert not torch.equal(one.scores, other.scores)

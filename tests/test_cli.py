@@ -293,7 +293,7 @@ def test_a_configuration_file_that_cannot_be_used(text: str, message: str, tmp_p
 
 
 def test_the_flags_of_attribute_context_are_its_arguments_in_python() -> None:
-    from inseq.context.reliance import AttributeContextArgs
+    from inseq.context.arguments import AttributeContextArgs
 
     parser = CommandParser("inseq attribute-context", "", "")
     attribute_context_flags(parser)

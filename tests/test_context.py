@@ -372,7 +372,7 @@ def test_the_language_to_write_is_the_first_token() -> None:
 def test_where_things_stand_with_every_kind_of_tokenizer(name: str, kind: Any) -> None:
     built = zoo.build(name, vocab=zoo.BYTES_VOCAB) if kind == "bytes" else zoo.build(name)
     model = inseq.load_model(built, tokenizer=zoo.tokenizer(kind))
-    encoder = model._adapter.encoder
+    encoder = model.adapter.encoder
 
     def said(ids: list[int], positions: list[int]) -> str:
         return " ".join(

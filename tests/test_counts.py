@@ -146,7 +146,7 @@ def test_blocks_cost_no_product(name: str, plain: bool, monkeypatch: pytest.Monk
     case = case_of(name, 40, 2)
     blocks = Budget(tokens=2**16, logits=2**28, cotangents=2**24, overhead=1)
     if plain:
-        monkeypatch.setattr(made, "graph_kind", "plain")
+        monkeypatch.setattr(made.facts, "graph_kind", "plain")
     _, engine = harness.run(made, [case], "saliency", budget=blocks)
     assert engine.counters.forwards == engine.counters.rows
     assert (engine.counters.forwards > 1) is plain

@@ -82,10 +82,10 @@ def test_rows_of_as_many_tokens_as_there_are_heads(name: str) -> None:
 def test_scores_are_those_of_the_definition(name: str, method: str) -> None:
     row = METHODS[method]
     made, _ = harness.adapter(name)
-    made.ends = None
+    made.facts.can_end_early = None
     cases = harness.cases(name)
     found, _ = harness.run(made, cases, method, **row.options)
-    assert made.ends
+    assert made.facts.can_end_early
     for case, (attribution, _) in zip(cases, found, strict=True):
         assert relative(attribution.scores, row.slow(case, ref.probability)) < 5 * TOLERANCE
 
@@ -164,7 +164,7 @@ def test_an_attention_that_is_chosen_later_may_not_take_any_mask(monkeypatch: py
 
 def test_a_layer_that_gives_something_else_is_run_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     made, _ = harness.adapter("gpt2")
-    monkeypatch.setattr(made, "ends", None)
+    monkeypatch.setattr(made.facts, "can_end_early", None)
     monkeypatch.setattr("inseq.engine.scores.ending._Cut.sees", lambda self: None)
     monkeypatch.setattr("inseq.engine.scores.ending._Cut.spread", lambda self, found: torch.zeros_like(self.stream))
     assert not prepare_ending(made)

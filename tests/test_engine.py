@@ -24,7 +24,7 @@ from inseq.engine.scheduler import Engine, _rest
 from inseq.errors import UnsupportedModelError
 from inseq.methods import method as methods
 from inseq.models.adapter import DecoderOnly
-from inseq.models.facts import check
+from inseq.models.check import check
 from inseq.requests import Gradient, Path, Score, gather
 from inseq.text.encode import Encoder
 
@@ -84,7 +84,7 @@ def test_long_outputs_are_cut_into_blocks_of_similar_prefix() -> None:
 
 def test_blocks_with_forwards_of_their_own_change_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
     made, _ = harness.adapter("gpt2")
-    monkeypatch.setattr(made, "graph_kind", "plain")
+    monkeypatch.setattr(made.facts, "graph_kind", "plain")
     case = Case(zoo.build("gpt2"), None, zoo.random_ids(60, 3), 2)
     ample = Budget(tokens=10**6, logits=10**9, cotangents=10**9, overhead=8)
     ((found, _),), engine = harness.run(made, [case], "saliency", budget=ample)
@@ -185,8 +185,9 @@ def test_products_one_by_one_where_batched_ones_fail(monkeypatch: pytest.MonkeyP
         return grad(*args, **kwargs)
 
     monkeypatch.setattr(torch.autograd, "grad", refusing)
-    ((found, _),), engine = harness.run(made, [case], "saliency")
-    assert engine._measures._backward.batched == {(None, "without_last_layer"): False}
+    monkeypatch.setattr(made.facts, "can_batch_products", answers := {})
+    ((found, _),), _ = harness.run(made, [case], "saliency")
+    assert answers == {(None, "without_last_layer"): False}
     monkeypatch.undo()
     assert relative(found.scores, ref.saliency(case, ref.probability)) < 5 * TOLERANCE
 

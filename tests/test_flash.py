@@ -85,7 +85,7 @@ def test_every_method(name: str) -> None:
         if name not in row.refuses:
             found = (scores(model, method, **harness.given(row.options, model.model)) for model in (made, plain))
             assert relative(*found) < 1e-4, method
-    assert made._engine._measures._backward.batched[None, "plain"] is False
+    assert made.adapter.facts.can_batch_products[None, "plain"] is False
     assert made.model.config._attn_implementation == NAME
 
 

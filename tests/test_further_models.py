@@ -16,7 +16,7 @@ from reference import Case
 
 from inseq.errors import ArgumentError, UnsupportedModelError
 from inseq.models.adapter import Adapter, DecoderOnly
-from inseq.models.facts import check
+from inseq.models.check import check
 from inseq.requests import Gradient, Rescale
 from inseq.text.encode import Encoder
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from inseq.errors import ArgumentError, UnknownNameError, UnsupportedModelError
 from inseq.methods import discretized, gradient, integrated
-from inseq.models.facts import check
+from inseq.models.check import check
 
 TOLERANCE = 1e-4
 
@@ -243,12 +243,12 @@ def test_a_layer_of_unscored_tokens() -> None:
 
 def test_layers_of_a_model_that_is_not_causal() -> None:
     made, _ = harness.adapter("gpt2")
-    made.causal = False
+    made.facts.causal = False
     try:
         with pytest.raises(UnsupportedModelError, match=r"layers have other values at every step. Use 'integrated_gradients'"):
             harness.run(made, harness.cases("gpt2"), LAYERED[0], target_layer="transformer.h.0")
     finally:
-        made.causal = True
+        made.facts.causal = True
         assert check(made).causal
 
 

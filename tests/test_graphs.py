@@ -34,10 +34,10 @@ def test_the_last_layer_is_cut_wherever_that_is_right(name: str, attention: str)
 
 def test_a_shortcut_that_gives_other_gradients_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     made, _ = harness.adapter("gpt2")
-    monkeypatch.setattr(made, "graph_kind", None)
+    monkeypatch.setattr(made.facts, "graph_kind", None)
     monkeypatch.setattr("inseq.engine.gradients.last_layer.scaling_of", lambda query, kwargs: 0.5)
     assert prepare_graphs(made) == "saved_slopes"
-    monkeypatch.setattr(made, "graph_kind", None)
+    monkeypatch.setattr(made.facts, "graph_kind", None)
     monkeypatch.setattr("inseq.engine.gradients.kept._Sloped.backward", lambda ctx, g: (g, None, None))
     assert prepare_graphs(made) == "plain"
 

@@ -18,7 +18,7 @@ from torch import nn
 from inseq.engine.scores import head as heads
 from inseq.engine.scores.head import LinearHead, prepare_head
 from inseq.models.adapter import Adapter
-from inseq.models.facts import check
+from inseq.models.check import check
 from inseq.requests import Prediction, Written
 from inseq.targets import step_function
 
@@ -205,7 +205,7 @@ def test_step_scores_of_streamed_and_whole_predictions_agree(monkeypatch: pytest
     cases = harness.cases("gpt2")
     names = ("probability", "perplexity", "entropy", "logit")
     streamed, _ = harness.run(made, cases, "occlusion", recorded=names)
-    monkeypatch.setattr(made, "linear_logits", False)
+    monkeypatch.setattr(made.facts, "linear_logits", False)
     whole, _ = harness.run(made, cases, "occlusion", recorded=names)
     for (a, scores), (b, others) in zip(streamed, whole, strict=True):
         assert relative(a.scores, b.scores) < 1e-5

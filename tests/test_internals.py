@@ -22,7 +22,7 @@ from inseq.engine.scheduler import Engine
 from inseq.errors import ArgumentError, UnsupportedModelError
 from inseq.methods import method as methods
 from inseq.models.adapter import DecoderOnly
-from inseq.models.facts import check
+from inseq.models.check import check
 from inseq.text.encode import Encoder
 
 TOLERANCE = 2e-5

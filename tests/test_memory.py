@@ -312,7 +312,7 @@ def test_products_are_halved_before_rows(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_the_plan_says_what_was_left_after_memory_ran_out(monkeypatch: pytest.MonkeyPatch) -> None:
     model = thin()
-    read = model._adapter.read
+    read = model.adapter.read
 
     def small(inputs: Any, **kwargs: Any) -> Any:
         if len(inputs.decoder) > 3:
@@ -320,7 +320,7 @@ def test_the_plan_says_what_was_left_after_memory_ran_out(monkeypatch: pytest.Mo
         return read(inputs, **kwargs)
 
     ample = explain(model, n=40, method="occlusion")
-    monkeypatch.setattr(model._adapter, "read", small)
+    monkeypatch.setattr(model.adapter, "read", small)
     found = explain(model, n=40, method="occlusion")
     assert ample.info["plan"]["rows"] > 3
     assert found.info["plan"]["rows"] <= 3
@@ -330,7 +330,7 @@ def test_the_plan_says_what_was_left_after_memory_ran_out(monkeypatch: pytest.Mo
 def test_an_interruption_leaves_no_plan_behind(model: inseq.AttributionModel, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = explain(model, n=40, method="occlusion")
     budget = model._engine.budget
-    read, calls = model._adapter.read, []
+    read, calls = model.adapter.read, []
 
     def interrupted(inputs: Any, **kwargs: Any) -> Any:
         calls.append(1)
@@ -338,7 +338,7 @@ def test_an_interruption_leaves_no_plan_behind(model: inseq.AttributionModel, mo
             raise KeyboardInterrupt
         return read(inputs, **kwargs)
 
-    monkeypatch.setattr(model._adapter, "read", interrupted)
+    monkeypatch.setattr(model.adapter, "read", interrupted)
     with pytest.raises(KeyboardInterrupt):
         explain(model, n=40, method="occlusion", memory="2 MB")
     monkeypatch.undo()

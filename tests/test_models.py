@@ -19,7 +19,7 @@ from inseq.engine.batches import pack
 from inseq.engine.jobs import jobs_of
 from inseq.errors import UnsupportedModelError
 from inseq.models.adapter import DecoderOnly
-from inseq.models.facts import check
+from inseq.models.check import check
 from inseq.requests import Score
 from inseq.text.encode import Encoder
 

@@ -94,7 +94,7 @@ def test_going_on_from_what_does_not_change_equals_running_all(
     reused, engine = harness.run(made, cases, "occlusion", "logit", removal=removal, budget=EAGER_TO_GO_ON)
     monkeypatch.setattr(scheduler, "reusing", lambda *_: None)
     plain, before = harness.run(made, cases, "occlusion", "logit", removal=removal, budget=EAGER_TO_GO_ON)
-    assert made.reuses
+    assert made.facts.can_reuse_cache
     assert engine.counters.tokens < before.counters.tokens
     for (a, _), (b, _) in zip(plain, reused, strict=True):
         assert relative(b.scores, a.scores) < 1e-5
@@ -132,7 +132,7 @@ def test_going_on_with_little_memory_and_many_examples(name: str, removal: str, 
             raise torch.OutOfMemoryError("CUDA out of memory (pretended)")
         return read(inputs, **kwargs)
 
-    made.reuses, made.reuses_up_to = None, 0
+    made.facts.can_reuse_cache, made.facts.reuse_length = None, 0
     harness.run(made, cases, "occlusion", "logit", removal=removal, budget=EAGER_TO_GO_ON)
     monkeypatch.setattr(made, "read", starved)
     plans: list[Any] = []
@@ -160,19 +160,19 @@ def test_a_change_leaves_earlier_predictions_exactly_alone(name: str, options: d
 
 def test_a_model_that_does_not_take_keys_and_values_runs_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     made, _ = harness.adapter("llama", "sdpa")
-    monkeypatch.setattr(made, "reuses_up_to", 0)
-    monkeypatch.setattr(made, "reuses", None)
+    monkeypatch.setattr(made.facts, "reuse_length", 0)
+    monkeypatch.setattr(made.facts, "can_reuse_cache", None)
     monkeypatch.setattr("inseq.models.cache.beginning", lambda tensors: DynamicCache())
     case = long("llama", "sdpa")
     _, engine = harness.run(made, [case], "occlusion", budget=EAGER_TO_GO_ON)
-    assert made.reuses is False
+    assert made.facts.can_reuse_cache is False
     assert engine.counters.tokens == (case.n_features + 1) * case.n_features
 
 
 def test_longer_sequences_are_asked_again() -> None:
     made = harness.adapter("mistral")[0]
-    made.reuses, made.reuses_up_to = None, 0
-    assert [(prepare_reuse(made, n), made.reuses_up_to) for n in (3, 8, 9, 64, 70)] == [
+    made.facts.can_reuse_cache, made.facts.reuse_length = None, 0
+    assert [(prepare_reuse(made, n), made.facts.reuse_length) for n in (3, 8, 9, 64, 70)] == [
         (True, 8), (True, 8), (True, 16), (True, 64), (True, 70),
     ]  # fmt: skip
 
@@ -271,7 +271,7 @@ def test_gradients_cannot_be_asked_where_features_are_missing() -> None:
 
 def test_a_model_that_is_not_causal_refuses_deletion_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     made, _ = harness.adapter("gpt2", "eager")
-    monkeypatch.setattr(made, "causal", False)
+    monkeypatch.setattr(made.facts, "causal", False)
     case = small("gpt2")
     expected = slow.occlusion_without(case, ref.log_probability, "hide")
     assert relative(scores(case, "occlusion", removal="hide"), expected) < 5 * TOLERANCE
@@ -303,5 +303,5 @@ def test_half_precision_can_hide_and_go_on(name: str, removal: str) -> None:
     twin = Case(zoo.build(name, dtype=torch.bfloat16), case.source, case.target, case.first)
     ((rough, _),), _ = harness.run(half, [twin], "occlusion", "logit", removal=removal, budget=EAGER_TO_GO_ON)
     exact = scores(case, "occlusion", "logit", removal=removal)
-    assert half.reuses
+    assert half.facts.can_reuse_cache
     assert torch.corrcoef(torch.stack([rough.scores.flatten(), exact.flatten()]))[0, 1] > 0.98

@@ -14,7 +14,7 @@ from harness import relative
 from inseq.engine.inside import zeroing as replay
 from inseq.engine.inside.shortcut import Shortcut
 from inseq.models.adapter import DecoderOnly
-from inseq.models.facts import check
+from inseq.models.check import check
 from inseq.text.encode import Encoder
 
 

@@ -25,9 +25,9 @@ ROOMS = (
     "targets",
     "methods",
     "models",
-    "engine.progress",
     "engine.budget",
     "engine.jobs",
+    "engine.progress",
     "engine.batches",
     "engine.answers",
     "engine.scores",
@@ -95,7 +95,7 @@ def test_nothing_stands_at_the_top_but_five_files() -> None:
 
 
 def test_imports_go_to_the_same_room_or_an_earlier_one() -> None:
-    """``inseq.models`` answers import names of Inseq's by a table in ``compat``, at call time and by a string: the one way up."""
+    """The one way up is no import: ``inseq.models`` answers names of Inseq's from a table in ``compat``, when it is asked."""
     upward = []
     for module in TREES:
         own = room_of(module or "__init__")
@@ -108,7 +108,9 @@ def test_imports_go_to_the_same_room_or_an_earlier_one() -> None:
 
 def test_no_two_files_need_each_other() -> None:
     """Directly from file to file, over any number of others."""
-    graph = {module: {i for i, _ in imports_of(module) if not is_face(i)} - {module} for module in TREES if not is_face(module)}
+    graph = {
+        module: {i for i, _ in imports_of(module) if not is_face(i)} - {module} for module in TREES if not is_face(module)
+    }
     TopologicalSorter(graph).prepare()
 
 

@@ -23,7 +23,7 @@ from inseq.errors import ArgumentError, FileFormatError, UnsupportedModelError
 from inseq.methods import gradient, reagent, surrogate
 from inseq.methods import method as methods
 from inseq.models.adapter import DecoderOnly
-from inseq.models.facts import check
+from inseq.models.check import check
 from inseq.text.encode import Encoder
 
 QUIET: dict[str, Any] = {"show_progress": False}

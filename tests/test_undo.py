@@ -55,6 +55,6 @@ def test_a_probe_that_fails_after_it_has_hooked_a_layer_leaves_no_hook(monkeypat
         raise LookupError("no such layer")
 
     monkeypatch.setattr(last_layer, "attention_function", broken)
-    monkeypatch.setattr(made, "graph_kind", None)
+    monkeypatch.setattr(made.facts, "graph_kind", None)
     graphs.prepare_graphs(made)
     assert not any(module._forward_pre_hooks for module in zoo.build("llama").modules())

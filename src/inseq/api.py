@@ -17,7 +17,7 @@ from inseq.call.model import AttributionModel as AttributionModel
 from inseq.compat.options import translated
 from inseq.errors import ArgumentError, UnknownNameError, near
 from inseq.methods import method as methods
-from inseq.models.facts import check
+from inseq.models.check import check
 from inseq.models.loading import load_adapter
 from inseq.outputs.output import FeatureAttributionOutput
 from inseq.outputs.sequence import FeatureAttributionSequenceOutput

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inseq.call.functions import Compared, Plan
+from inseq.call.functions import CallFunctions, Compared
 from inseq.call.positions import Explained
 from inseq.errors import ArgumentError
 from inseq.models.adapter import Adapter
@@ -34,7 +34,7 @@ class Comparisons:
     notes: list[str]
 
 
-def compare(adapter: Adapter, plan: Plan, jobs: Sequence[Explained], texts: Sequence[str]) -> Comparisons:
+def compare(adapter: Adapter, plan: CallFunctions, jobs: Sequence[Explained], texts: Sequence[str]) -> Comparisons:
     """Read, encode and align what the outputs are compared with.
 
     Args:
@@ -164,7 +164,7 @@ def _facts(adapter: Adapter, job: Explained, target: list[int], positions: list[
     }
 
 
-def _notes(plan: Plan, contrast: Contrast, job: Explained, text: int) -> list[str]:
+def _notes(plan: CallFunctions, contrast: Contrast, job: Explained, text: int) -> list[str]:
     """Refuse, or note, a target that cannot be anything but zero.
 
     Raises:

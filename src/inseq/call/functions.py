@@ -6,27 +6,24 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from inspect import Parameter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor, nn
 from transformers import GenerationConfig
 
 from inseq.compat.options import translated
-from inseq.compat.text_model import call
+from inseq.compat.text_model import TextModel, call
 from inseq.errors import ArgumentError, UnknownArgumentError, UnsupportedModelError
 from inseq.methods import method as methods
+from inseq.models.facts import Capabilities
 from inseq.models.guest import has_dropout
 from inseq.registry import Entry, bind
 from inseq.requests import ContrastKind, Target
 from inseq.targets import InseqForm, is_inseq_form
 from inseq.targets import step_function as step_functions
-
-if TYPE_CHECKING:
-    from inseq.api import AttributionModel
+from inseq.targets.register import DEFAULT_MERGE
 
 DEFAULT_TARGET = "probability"
-DEFAULT_MERGE = "absmax"
-"""Of a step function that does not say how its values combine."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +49,7 @@ class Compared:
 
 
 @dataclass(frozen=True)
-class Plan:
+class CallFunctions:
     """The functions of one call with their options.
 
     Attributes:
@@ -101,20 +98,39 @@ class Options:
     include_eos_baseline: bool | None = None
 
 
-def plan_call(
-    model: AttributionModel,
+@dataclass(frozen=True)
+class Defaults:
+    """The functions that a call of a model uses where it names none.
+
+    Attributes:
+        method: the attribution method.
+        options: the method's options.
+        target: the attributed step function.
+    """
+
+    method: str
+    options: dict[str, Any]
+    target: str
+
+
+def resolve_functions(
+    model: TextModel,
+    defaults: Defaults,
+    capabilities: Capabilities,
     name: str | None,
     target: Any,
     scores: str | Sequence[str],
     options: Options,
     also: set[str],
-) -> Plan:
+) -> CallFunctions:
     """Find the functions that a call names and give each its options.
 
     Args:
-        model: the model, whose own method has options too.
-        name: the method; the model's own if None.
-        target: the attributed function, by name or itself; the model's own if None.
+        model: the model.
+        defaults: its own method, options and target.
+        capabilities: the model's facts.
+        name: the method; the default if None.
+        target: the attributed function, by name or itself; the default if None.
         scores: names of the step scores.
         options: the options of the call.
         also: arguments of the call itself.
@@ -123,22 +139,22 @@ def plan_call(
         ArgumentError, UnknownNameError, UnknownArgumentError: for an argument that cannot be used.
         UnsupportedModelError: if the method cannot be right on this architecture.
     """
-    entry = methods[model.method if name is None else name]
-    if entry.facts.get("needs") == "attention" and model.capabilities.attention is None:
+    entry = methods[defaults.method if name is None else name]
+    if entry.facts.get("needs") == "attention" and capabilities.attention is None:
         raise UnsupportedModelError(
             f"{type(model.model).__name__} does not give its attention weights, which {entry.name!r} needs. Load it with "
             "attn_implementation='eager', or use 'saliency', which needs none."
         )
-    if entry.facts.get("needs") == "values" and model.capabilities.attention != "interface":
+    if entry.facts.get("needs") == "values" and capabilities.attention != "interface":
         raise UnsupportedModelError(
             f"{type(model.model).__name__} does not route its attention through transformers' attention interface, so "
             f"{entry.name!r} cannot reach its value vectors. Use 'attention' or 'attention_rollout', or 'occlusion'."
         )
-    target = _named_step_function(model.default_attributed_fn_id if target is None else target, "attributed_fn")
+    target = step_function_entry(defaults.target if target is None else target, "attributed_fn")
     if not isinstance(scores, str | list | tuple):
         raise ArgumentError(f"step_scores must be a list of step functions' names, got {type(scores).__name__}.")
-    recorded = [_named_step_function(s, "step_scores") for s in ([scores] if isinstance(scores, str) else scores)]
-    own = model.method_options if entry.name == model.method else {}
+    recorded = [step_function_entry(s, "step_scores") for s in ([scores] if isinstance(scores, str) else scores)]
+    own = defaults.options if entry.name == defaults.method else {}
     free, alone = translated(entry, options.free), translated(entry, options.method)
     if options.include_eos_baseline is not None and "include_eos_baseline" in entry.options:
         alone.options["include_eos_baseline"] = options.include_eos_baseline
@@ -146,7 +162,7 @@ def plan_call(
         alone.notes.append(f"include_eos_baseline has no effect: {entry.name} has no baseline")
     takers = {entry.name: entry.options, f"target {target.name}": target.options}
     takers |= {f"step score {step.name}": step.options for step in recorded}
-    comparing = [step for step in (target, *recorded) if _may_compare(step)]
+    comparing = [step for step in (target, *recorded) if can_compare(step)]
     if comparing:
         takers["contrast"] = {each.name: each.default for each in fields(Compared)}
     _refuse_idle_contrast({**options.free, **options.target, **options.scores}, takers)
@@ -160,14 +176,14 @@ def plan_call(
             "contrast's prediction is then constant. Use 'contrast_prob_diff' or 'contrast_logits_diff', or leave it False."
         )
     prepared = _Preparation(model, [])
-    return Plan(
+    return CallFunctions(
         method=entry,
         method_options={**own, **bound[entry.name]},
         target_name=target.name,
         target=prepared.target(target, bound[f"target {target.name}"], _contrast_of_target(target, forced)),
         target_facts=target.facts,
         recorded={
-            s.name: prepared.target(s, bound[f"step score {s.name}"], "differing" if _may_compare(s) else "none")
+            s.name: prepared.target(s, bound[f"step score {s.name}"], "differing" if can_compare(s) else "none")
             for s in recorded
         },
         merges={s.name: _merge(s, bound[f"step score {s.name}"]) for s in recorded},
@@ -208,7 +224,7 @@ def _bound(options: Options, takers: dict[str, dict[str, Any]], also: set[str]) 
 class _Preparation:
     """Makes step functions ready for the engine, and notes what a user should know."""
 
-    model: AttributionModel
+    model: TextModel
     notes: list[str]
 
     def target(self, step: Entry[Callable[..., Any]], options: dict[str, Any], contrast: ContrastKind) -> Target:
@@ -274,7 +290,7 @@ def hint(name: str) -> str:
     return ""
 
 
-def _named_step_function(target: Any, argument: str) -> Entry[Callable[..., Any]]:
+def step_function_entry(target: Any, argument: str) -> Entry[Callable[..., Any]]:
     if isinstance(target, str):
         return step_functions[target]
     if callable(target):
@@ -288,13 +304,13 @@ def _named_step_function(target: Any, argument: str) -> Entry[Callable[..., Any]
     raise ArgumentError(f"{argument} must be a step function's name or a function, got {type(target).__name__}.")
 
 
-def _may_compare(step: Entry[Callable[..., Any]]) -> bool:
+def can_compare(step: Entry[Callable[..., Any]]) -> bool:
     """Whether a contrast can matter to a step function; one of the user's own may use it."""
     return step.facts.get("contrast", "maybe") is not None and not isinstance(step.function, InseqForm)
 
 
 def _contrast_of_target(step: Entry[Callable[..., Any]], forced: bool) -> ContrastKind:
-    if not _may_compare(step):
+    if not can_compare(step):
         return "none"
     if forced:
         return "own"

@@ -11,15 +11,16 @@ from typing import Any
 import torch
 
 from inseq.call.alternatives import checked
-from inseq.call.functions import DEFAULT_TARGET, Options, plan_call
+from inseq.call.functions import DEFAULT_TARGET, Defaults, Options, resolve_functions
 from inseq.call.inputs import Written, read_inputs, read_outputs
 from inseq.call.positions import explained
-from inseq.call.run import Run, outputs_of
+from inseq.call.run import AttributeCall, outputs_of
 from inseq.compat.text_model import BatchEncoding, TextModel, ids_of
 from inseq.engine.scheduler import Engine
 from inseq.errors import ArgumentError
 from inseq.models.adapter import Adapter
-from inseq.models.facts import Capabilities, check
+from inseq.models.check import check
+from inseq.models.facts import Capabilities
 from inseq.models.loading import checked_device, load_adapter
 from inseq.outputs.output import FeatureAttributionOutput
 from inseq.requests import StepFunction
@@ -41,7 +42,7 @@ class AttributionModel(TextModel):
     def __init__(
         self, adapter: Adapter, capabilities: Capabilities, method: str, method_options: dict[str, Any], model_name: str
     ) -> None:
-        self._adapter = adapter
+        self.adapter = adapter
         self._engine = Engine(adapter)
         self._target = DEFAULT_TARGET
         self.capabilities = capabilities
@@ -52,13 +53,13 @@ class AttributionModel(TextModel):
     @property
     def device(self) -> torch.device:
         """Where the embeddings are. Setting it moves the model."""
-        return self._adapter.device
+        return self.adapter.device
 
     @device.setter
     def device(self, device: str | torch.device) -> None:
         self.model.to(self._movable(device))
-        self._adapter = load_adapter(self.model, self.tokenizer)
-        self._engine, self.capabilities = Engine(self._adapter), check(self._adapter)
+        self.adapter = load_adapter(self.model, self.tokenizer)
+        self._engine, self.capabilities = Engine(self.adapter), check(self.adapter)
 
     @property
     def default_attributed_fn_id(self) -> str:
@@ -68,16 +69,6 @@ class AttributionModel(TextModel):
     @default_attributed_fn_id.setter
     def default_attributed_fn_id(self, name: str) -> None:
         self._target = step_functions[name].name
-
-    @property
-    def info(self) -> dict[str, Any]:
-        """Facts of the model and its tokenizer."""
-        return {
-            "model_name": self.model_name,
-            "model_class": type(self.model).__name__,
-            "tokenizer_name": self.tokenizer_name,
-            "tokenizer_class": type(self.tokenizer).__name__,
-        }
 
     def __repr__(self) -> str:
         return f"AttributionModel({type(self.model).__name__}, method={self.method!r}, device={str(self.device)!r})"
@@ -181,7 +172,7 @@ class AttributionModel(TextModel):
         started = time.perf_counter()
         _check_kinds(generation_args, batch_size, {"attr_pos_start": attr_pos_start, "attr_pos_end": attr_pos_end})
         _check_flags(given)
-        n_alternatives = checked(alternatives, self._adapter.vocabulary_size)
+        n_alternatives = checked(alternatives, self.adapter.vocabulary_size)
         asked = Options(
             options,
             method=_mapping("attribution_args", attribution_args),
@@ -189,8 +180,9 @@ class AttributionModel(TextModel):
             scores=_mapping("step_scores_args", step_scores_args),
             include_eos_baseline=include_eos_baseline,
         )
-        plan = plan_call(self, method, attributed_fn, step_scores, asked, set(ARGUMENTS))
-        inputs = read_inputs(self._adapter, input_texts, special=not skip_special_tokens)
+        defaults = Defaults(self.method, self.method_options, self._target)
+        plan = resolve_functions(self, defaults, self.capabilities, method, attributed_fn, step_scores, asked, set(ARGUMENTS))
+        inputs = read_inputs(self.adapter, input_texts, special=not skip_special_tokens)
         written = Written(
             texts=generated_texts,
             continuations=continuations,
@@ -199,11 +191,11 @@ class AttributionModel(TextModel):
             generation=generation_args,
             batch_size=batch_size,
         )
-        jobs = explained(read_outputs(self._adapter, inputs, written), attr_pos_start, attr_pos_end, target_spans, positions)
+        jobs = explained(read_outputs(self.adapter, inputs, written), attr_pos_start, attr_pos_end, target_spans, positions)
         if override_default_attribution:
             self.method, self.method_options = plan.method.name, plan.method_options
-        run = Run(plan, jobs, inputs, written, attribute_target, granular, memory, show_progress, n_alternatives)
-        outputs, info = outputs_of(self, run, started)
+        run = AttributeCall(plan, jobs, inputs, written, attribute_target, granular, memory, show_progress, n_alternatives)
+        outputs, info = outputs_of(self, self._engine, self.capabilities, run, started)
         for output in outputs if clean_special_chars else ():
             _clean(output.tokens)
         return FeatureAttributionOutput(outputs, step_outputs(outputs) if output_step_attributions else None, info)
@@ -235,11 +227,11 @@ class AttributionModel(TextModel):
         _check_flags({"return_generation_output": return_generation_output, "output_generated_only": output_generated_only})
         batches: list[tuple[list[int], Any]] = []
         told = (lambda rows, output: batches.append((rows, output))) if return_generation_output else None
-        inputs = read_inputs(self._adapter, ids_of(input_texts))
+        inputs = read_inputs(self.adapter, ids_of(input_texts))
         written = Written(generation=generation_args, batch_size=batch_size, told=told)
         skip = skip_special_tokens is not False
         texts = []
-        for given, (_, target, first) in zip(inputs, read_outputs(self._adapter, inputs, written), strict=True):
+        for given, (_, target, first) in zip(inputs, read_outputs(self.adapter, inputs, written), strict=True):
             whole = self.tokenizer.decode(target, skip_special_tokens=skip)
             if self.is_encoder_decoder:
                 texts.append(self.tokenizer.decode(target[first:], skip_special_tokens=skip))

@@ -4,33 +4,33 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import transformers
 
-from inseq import __version__
 from inseq._memory import plan_of, room_of
 from inseq.call import alternatives as _alternatives
 from inseq.call.assemble import sequence_output
 from inseq.call.contrast import compare, with_contrasts
-from inseq.call.functions import Plan, described
+from inseq.call.functions import CallFunctions, described
 from inseq.call.inputs import Input, Written
 from inseq.call.positions import Explained
+from inseq.compat.text_model import TextModel
 from inseq.engine.measures import Counters, StepScores
+from inseq.engine.scheduler import Engine
 from inseq.models.digest import digests
+from inseq.models.facts import Capabilities
 from inseq.models.guest import guest
 from inseq.outputs.sequence import FeatureAttributionSequenceOutput
 from inseq.requests.example import Example
 from inseq.results.files.records import OF_EACH
 from inseq.results.labelled import aggregation_functions
-
-if TYPE_CHECKING:
-    from inseq.call.model import AttributionModel
+from inseq.version import __version__
 
 
 @dataclass(frozen=True)
-class Run:
+class AttributeCall:
     """What a call comes down to.
 
     Attributes:
@@ -45,7 +45,7 @@ class Run:
         alternatives: how many of the most probable tokens are recorded for each explained one.
     """
 
-    plan: Plan
+    plan: CallFunctions
     jobs: list[Explained]
     inputs: list[Input]
     written: Written
@@ -57,21 +57,21 @@ class Run:
 
 
 def outputs_of(
-    model: AttributionModel, run: Run, started: float
+    model: TextModel, engine: Engine, capabilities: Capabilities, run: AttributeCall, started: float
 ) -> tuple[list[FeatureAttributionSequenceOutput], dict[str, Any]]:
-    """Run a call's method on its texts; their outputs, and the facts of the call."""
+    """AttributeCall a call's method on its texts; their outputs, and the facts of the call."""
     plan, jobs = run.plan, run.jobs
     planned = plan_of(
         plan.method.name,
         plan.method.facts,
         jobs,
-        model._adapter,
-        room_of(run.memory, model._adapter),
+        model.adapter,
+        room_of(run.memory, model.adapter),
         wanted=run.granular,
         decoder=run.attribute_target or not model.is_encoder_decoder,
     )
     examples = [
-        model._adapter.example(
+        model.adapter.example(
             job.source,
             job.target,
             job.first,
@@ -82,22 +82,22 @@ def outputs_of(
         )
         for job in jobs
     ]
-    info = _info(model, run, planned.granular)
+    info = _info(model, capabilities, run, planned.granular)
     if plan.compared.wanted:
-        comparisons = compare(model._adapter, plan, jobs, [x.text for x in run.inputs])
+        comparisons = compare(model.adapter, plan, jobs, [x.text for x in run.inputs])
         examples = with_contrasts(examples, comparisons)
         info["contrast"] = comparisons.facts
         info["notes"] += comparisons.notes
     with guest(model.model):
-        model._engine.counters = Counters()
-        found = model._engine.run(
+        engine.counters = Counters()
+        found = engine.run(
             [(x, plan.method.function(x, **plan.method_options)) for x in examples],
             plan.target,
             plan.recorded | _alternatives.recorded(run.alternatives),
             progress=run.show_progress,
             plan=planned,
         )
-        counters = asdict(model._engine.counters)
+        counters = asdict(engine.counters)
     info |= {"exec_time": time.perf_counter() - started, "counters": counters, "plan": planned.facts()}
     info["notes"] += planned.notes
     outputs = [
@@ -109,7 +109,7 @@ def outputs_of(
             _tokens(model, job),
             plan.method.facts,
             _info_of(info, i),
-            _alternatives.alternatives_of(x, scores.get(_alternatives.NAME), model._adapter.encoder),
+            _alternatives.alternatives_of(x, scores.get(_alternatives.NAME), model.adapter.encoder),
         )
         for i, (job, x, (attribution, scores)) in enumerate(zip(jobs, examples, found, strict=True))
     ]
@@ -119,15 +119,15 @@ def outputs_of(
     return outputs, info
 
 
-def _tokens(model: AttributionModel, job: Explained) -> tuple[Any, Any]:
-    encoder = model._adapter.encoder
+def _tokens(model: TextModel, job: Explained) -> tuple[Any, Any]:
+    encoder = model.adapter.encoder
     given = "generated" if job.source else "prompt"
     roles = [given if i < job.first else "generated" for i in range(len(job.target))]
     target = encoder.tokens(job.target, roles)  # type: ignore[arg-type]
     return (encoder.tokens(job.source, ["source"] * len(job.source)) if job.source else target[: job.first]), target
 
 
-def _info(model: AttributionModel, run: Run, granular: bool) -> dict[str, Any]:
+def _info(model: TextModel, capabilities: Capabilities, run: AttributeCall, granular: bool) -> dict[str, Any]:
     plan, jobs, inputs = run.plan, run.jobs, run.inputs
     uses_target = plan.method.facts.get("uses_target", True)
     spans = {} if jobs[0].spans is None else {"target_spans": [[list(span) for span in j.spans or ()] for j in jobs]}
@@ -138,7 +138,7 @@ def _info(model: AttributionModel, run: Run, granular: bool) -> dict[str, Any]:
         "attributed_fn": plan.target_name if uses_target else None,
         "step_scores": list(plan.recorded),
         "merge": dict(plan.merges),
-        "alphabet": model._adapter.encoder.alphabet.value,
+        "alphabet": model.adapter.encoder.alphabet.value,
         "options": plan.options,
         "attribute_target": run.attribute_target,
         "granular": granular,
@@ -152,7 +152,7 @@ def _info(model: AttributionModel, run: Run, granular: bool) -> dict[str, Any]:
         "dtype": str(next(model.model.parameters()).dtype).removeprefix("torch."),
         "device": str(model.device),
         "notes": [
-            *model.capabilities.notes,
+            *capabilities.notes,
             *plan.notes,
             *(["generation_args have no effect: the outputs were given"] if idle else []),
         ],
@@ -166,6 +166,6 @@ def _info_of(info: dict[str, Any], i: int) -> dict[str, Any]:
     return {**info, **{key: info[key][i : i + 1] for key in OF_EACH if key in info}}
 
 
-def _merged(x: Example, scores: StepScores, plan: Plan) -> StepScores:
+def _merged(x: Example, scores: StepScores, plan: CallFunctions) -> StepScores:
     """Step scores of steps, from those of predictions: each function has a rule of its own."""
     return {name: x.by_step(scores[name], 0, aggregation_functions[plan.merges[name]].function) for name in plan.recorded}

@@ -81,7 +81,8 @@ def run_attribute_context(args: argparse.Namespace) -> None:
     """Find which output tokens depend on the context, and on which of its tokens (PECoRe)."""
     _require(args, "model_name_or_path", "input_current_text")
     _refuse_to_replace(args, args.save_path, args.viz_path)
-    from inseq.context.reliance import AttributeContextArgs, attribute_context_with_model, loaded_model
+    from inseq.context.arguments import AttributeContextArgs
+    from inseq.context.reliance import attribute_context_with_model, loaded_model
 
     _quieten(args)
     args.attribution_selectors = _selectors(args)

@@ -3,8 +3,6 @@
 Here an aggregator is a function with a name; a class stands for the name, in every place where one may be given.
 """
 
-from inseq.api import list_aggregation_functions as list_aggregation_functions
-from inseq.api import list_aggregators as list_aggregators
 from inseq.results.aggregate.pipeline import Aggregator as Aggregator
 from inseq.results.aggregate.pipeline import AggregatorPipeline as AggregatorPipeline
 

@@ -96,18 +96,28 @@ class TextModel:
         model_name: what the model was loaded by.
     """
 
-    _adapter: Adapter
+    adapter: Adapter
     model_name: str
 
     @property
     def model(self) -> Any:
         """The transformers model, never changed."""
-        return self._adapter.model
+        return self.adapter.model
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """Facts of the model and its tokenizer."""
+        return {
+            "model_name": self.model_name,
+            "model_class": type(self.model).__name__,
+            "tokenizer_name": self.tokenizer_name,
+            "tokenizer_class": type(self.tokenizer).__name__,
+        }
 
     @property
     def tokenizer(self) -> Any:
         """The tokenizer, never changed."""
-        return self._adapter.encoder.tokenizer
+        return self.adapter.encoder.tokenizer
 
     @property
     def tokenizer_name(self) -> str:
@@ -116,7 +126,7 @@ class TextModel:
     @property
     def is_encoder_decoder(self) -> bool:
         """Whether the input is read by an encoder of its own."""
-        return "source" in self._adapter.tables
+        return "source" in self.adapter.tables
 
     @property
     def config(self) -> Any:
@@ -137,7 +147,7 @@ class TextModel:
     @property
     def device(self) -> torch.device:
         """Where the embeddings are."""
-        return self._adapter.device
+        return self.adapter.device
 
     @property
     def pad_token(self) -> str | None:
@@ -145,13 +155,13 @@ class TextModel:
 
     @property
     def eos_token_id(self) -> int | None:
-        return self._adapter.special_id("eos")
+        return self.adapter.special_id("eos")
 
     @property
     def bos_token_id(self) -> int | None:
         """The decoder's start of an encoder-decoder, else the tokenizer's own."""
-        start = self._adapter.encoder.start
-        return self._adapter.special_id("bos") if start is None else start
+        start = self.adapter.encoder.start
+        return self.adapter.special_id("bos") if start is None else start
 
     @property
     def special_tokens_ids(self) -> list[int]:
@@ -175,7 +185,7 @@ class TextModel:
         add_special_tokens: bool = True,
     ) -> BatchEncoding:
         """Ids of texts as the model reads them; of an encoder-decoder's outputs with ``as_targets``, the start included."""
-        start = self._adapter.encoder.start
+        start = self.adapter.encoder.start
         if as_targets and start is None:
             raise ArgumentError("encode(as_targets=True) is for encoder-decoder models: a decoder-only model has one side.")
         given = [texts] if isinstance(texts, str) else list(texts)
@@ -187,7 +197,7 @@ class TextModel:
         if as_targets and add_bos_token and start is not None:
             rows = [[start, *row] for row in rows]
         length = max(len(row) for row in rows)
-        padding = self._adapter.special_id("pad") or self.eos_token_id or 0
+        padding = self.adapter.special_id("pad") or self.eos_token_id or 0
         ids = torch.tensor([[*row, *[padding] * (length - len(row))] for row in rows], device=self.device)
         mask = torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in rows], device=self.device)
         tokens = [self.tokenizer.convert_ids_to_tokens(row) for row in rows]
@@ -195,7 +205,7 @@ class TextModel:
         return BatchEncoding(ids, mask, tokens, baseline)
 
     def _baseline(self, ids: Tensor, as_targets: bool, include_eos: bool) -> Tensor:
-        unknown = next(i for name in ("unk", "pad", "eos") if (i := self._adapter.special_id(name)) is not None)
+        unknown = next(i for name in ("unk", "pad", "eos") if (i := self.adapter.special_id(name)) is not None)
         ends, starts = (-1 if i is None else i for i in (self.eos_token_id, self.bos_token_id))
         kept = ids.eq(-1 if include_eos else ends)
         if as_targets:
@@ -275,9 +285,9 @@ class TextModel:
         if rows and isinstance(rows[0], list):
             return [self.convert_ids_to_tokens(row, skip_special_tokens, decode_tokens) for row in rows]
         if decode_tokens:
-            special = self._adapter.encoder.special_ids if skip_special_tokens else ()
+            special = self.adapter.encoder.special_ids if skip_special_tokens else ()
             kept = [i for i in rows if i not in special]
-            return [token.text for token in self._adapter.encoder.tokens(kept, ["generated"] * len(kept))]
+            return [token.text for token in self.adapter.encoder.tokens(kept, ["generated"] * len(kept))]
         return self.tokenizer.convert_ids_to_tokens(rows, skip_special_tokens=skip_special_tokens)
 
     def get_token_with_ids(
@@ -291,7 +301,7 @@ class TextModel:
                 compared with is written as ``other → token``, and has the id -1.
             contrast_targets_alignments: pairs of positions, as ``attribute`` takes them; automatic where none is given.
         """
-        encoder, encoding = self._adapter.encoder, getattr(batch, "targets", batch)
+        encoder, encoding = self.adapter.encoder, getattr(batch, "targets", batch)
         role: Role = "prompt" if not self.is_encoder_decoder else "source" if encoding is batch else "generated"
         rows = [list(encoder.tokens(ids.tolist(), [role] * len(ids))) for ids in ids_of(encoding)]
         if contrast_target_tokens is None:
@@ -336,7 +346,7 @@ class TextModel:
         )
 
     def _table(self, as_targets: bool) -> Table:
-        tables = self._adapter.tables
+        tables = self.adapter.tables
         return tables["decoder" if as_targets or not self.is_encoder_decoder else "source"]
 
 

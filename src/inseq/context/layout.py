@@ -13,7 +13,7 @@ from inseq.models.generation import generate
 
 if TYPE_CHECKING:
     from inseq.call.model import AttributionModel
-    from inseq.context.reliance import AttributeContextArgs
+    from inseq.context.arguments import AttributeContextArgs
 
 
 @dataclass
@@ -58,7 +58,7 @@ def lay_out(model: AttributionModel, args: AttributeContextArgs, ask: Callable[[
     Raises:
         ArgumentError: for templates and texts that do not fit each other, and for an output without tokens.
     """
-    encoder, sourced = model._adapter.encoder, model.is_encoder_decoder
+    encoder, sourced = model.adapter.encoder, model.is_encoder_decoder
     kept = args.special_tokens_to_keep
     read, at = filled(
         args.input_template or "", "input_template", current=args.input_current_text, context=args.input_context_text
@@ -126,11 +126,11 @@ def _written(
     forced: bool,
 ) -> tuple[list[int], list[int], list[int], dict[str, str | None]]:
     """Generate what is missing: all ids, where context and current output stand, and their texts."""
-    encoder, sourced = model._adapter.encoder, model.is_encoder_decoder
+    encoder, sourced = model.adapter.encoder, model.is_encoder_decoder
     template = args.output_template or ""
     prefixes = [begun] if sourced and forced else None
     inputs = [source] if sourced else [begun]
-    ids = generate(model._adapter, inputs, args.generation_kwargs, None, prefixes)[0]
+    ids = generate(model.adapter, inputs, args.generation_kwargs, None, prefixes)[0]
     first = len(begun) if not sourced or forced else 1
     found = generated_text(encoder, ids[first:], args.special_tokens_to_keep)
     suffix = template[template.index("{current}") + len("{current}") :].strip()
@@ -160,7 +160,7 @@ def _written(
 
 def _plain(model: AttributionModel, args: AttributeContextArgs, lead: list[int], joined: bool) -> tuple[list[int], list[int]]:
     """What encoder and decoder read without context, before the current output."""
-    encoder = model._adapter.encoder
+    encoder = model.adapter.encoder
     read = (args.contextless_input_current_text or "").replace("{current}", args.input_current_text)
     before = (args.contextless_output_current_text or "").partition("{current}")[0]
     if model.is_encoder_decoder:

@@ -114,7 +114,7 @@ def guessed(adapter: Adapter, request: Request[Any]) -> Footprint:
     """More than most architectures take, from the number of weights and heads."""
     size = max(4, torch.tensor([], dtype=next(adapter.model.parameters()).dtype).element_size())
     layers, dim = (adapter.axis_size(axis) for axis in ("layer", "dim"))
-    heads = adapter.axis_size("head") if adapter.attention_sites or adapter.attention_outputs else 1
+    heads = adapter.axis_size("head") if adapter.facts.attention_sites or adapter.facts.attention_outputs else 1
     sides = len(adapter.tables)
     per_token = size * (adapter.n_weights // dim + 8 * dim)
     graph, edited = isinstance(request, Gradient), isinstance(request, Gradient) and request.edit is not None

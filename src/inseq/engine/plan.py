@@ -254,7 +254,7 @@ def _of_step(request: Request[Any], width: int, adapter: Adapter) -> int:
     """What each step of a row adds: its logits; its unfolded gradients; what enters past the last layer's keys and values."""
     numbers = LOGITS[isinstance(request, Gradient)] * adapter.vocabulary_size
     if isinstance(request, Gradient):
-        dim, ends = adapter.axis_size("dim"), 2 * adapter.axis_size("head") if adapter.attention_sites else 0
+        dim, ends = adapter.axis_size("dim"), 2 * adapter.axis_size("head") if adapter.facts.attention_sites else 0
         numbers += 2 * request.held * width * dim + ends * width + 2 * dim
     return 4 * numbers
 

@@ -210,7 +210,7 @@ class Engine:
 
     def _in_one(self, apart: Target | None) -> bool:
         """Whether one forward serves several steps."""
-        return self.adapter.causal and not (apart and apart.stepwise)
+        return self.adapter.facts.causal and not (apart and apart.stepwise)
 
     def _fits(self, batch: Sequence[Job], answers: Mapping[int, Answer], run: Run) -> bool:
         """Run a batch; where the memory does not suffice, halve the budget and answer no."""

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig
 from transformers.modeling_outputs import BaseModelOutput
 
-from inseq.engine.gradients.products import GraphKind
 from inseq.errors import UnsupportedModelError
 from inseq.models import cache as memories
 from inseq.models.attention import attention_function, attention_implementation, own_attention
 from inseq.models.embeddings import Table, table_of
+from inseq.models.facts import facts_of
 from inseq.models.guest import UndoList
 from inseq.models.inputs import Inputs, Reading, Site
 from inseq.models.modules import Tap as Tap
@@ -42,19 +42,7 @@ class Adapter(ABC):
     def __init__(self, model: Any, encoder: Encoder) -> None:
         self.model = model
         self.encoder = encoder
-        self.causal = True
-        self.attention_sites: dict[int, tuple[Site, int]] | None = None
-        self.attention_outputs = False
-        self.explicit_positions = False
-        self.hides: str | None = None
-        self.reuses: bool | None = None
-        self.reuses_up_to = 0
-        self.splits: bool | None = None
-        self.ends: bool | None = None
-        self.cache_name = ""
-        self.graph_kind: GraphKind | None = None
-        self.linear_logits: bool | None = None
-        self.logits_shift: Tensor | None = None
+        self.facts = facts_of(model)
         head = model.get_output_embeddings()
         if head is None:
             raise UnsupportedModelError(
@@ -154,7 +142,7 @@ class Adapter(ABC):
             cache: Any = memories.empty() if remember and inputs.source is None else None
             if cache is not None or (inputs.memory and inputs.source_keep is None):
                 cache = memories.beginning(inputs.memory) if cache is None else cache
-                more = more | {self.cache_name: cache, "use_cache": True}
+                more = more | {self.facts.cache_name: cache, "use_cache": True}
             outputs = self.model(**{"use_cache": False, "return_dict": True} | self.arguments(inputs) | more)
         if not caught:
             raise UnsupportedModelError(f"{type(self.model).__name__} does not call its output embeddings in forward.")
@@ -173,7 +161,7 @@ class Adapter(ABC):
             ArgumentError: for a module that is not part of the model.
             UnsupportedModelError: for a model whose layers see later tokens.
         """
-        if layers and not self.causal:
+        if layers and not self.facts.causal:
             raise UnsupportedModelError(
                 f"{type(self.model).__name__} lets later tokens change earlier predictions, so its layers have other values "
                 "at every step. Use 'integrated_gradients' or 'occlusion', which need no layer."
@@ -191,7 +179,7 @@ class Adapter(ABC):
     def _attention_to(self, sink: AttentionSink | None) -> Iterator[dict[str, Any]]:
         if sink is None:
             yield {}
-        elif (sites := self.attention_sites) is not None:
+        elif (sites := self.facts.attention_sites) is not None:
 
             def capture(module: nn.Module, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
                 output, weights = own_attention(module, *args, **kwargs)
@@ -200,7 +188,7 @@ class Adapter(ABC):
 
             with attention_function(self.model, capture):
                 yield {}
-        elif self.attention_outputs:
+        elif self.facts.attention_outputs:
             with attention_implementation(self.model, "eager"):
                 yield {"output_attentions": True}
         else:
@@ -303,7 +291,7 @@ class DecoderOnly(Adapter):
         arguments: dict[str, Any] = {"inputs_embeds": inputs.decoder * self._decoder.feed}
         if inputs.decoder_keep is not None:
             arguments["attention_mask"] = inputs.decoder_keep.long()
-            if self.explicit_positions:
+            if self.facts.explicit_positions:
                 positions = torch.arange(inputs.past, inputs.decoder_keep.shape[1], device=inputs.decoder.device)
                 arguments["position_ids"] = positions.expand(len(inputs.decoder), -1)
         return arguments

@@ -1,20 +1,19 @@
-"""What an adapter can rely on, found by asking the model itself a few short questions when it is loaded."""
+"""One record of what was found out about a model, kept as long as the model."""
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass
-from itertools import product
-from typing import Any
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+from weakref import WeakKeyDictionary
 
-import torch
 from torch import Tensor, nn
 
-from inseq.errors import UnsupportedModelError
-from inseq.models.adapter import Adapter
-from inseq.models.attention import attention_function, attention_implementation, own_attention
-from inseq.models.guest import guest
-from inseq.models.inputs import Inputs, Site
+from inseq.models.inputs import Site
+
+GraphKind = Literal["without_last_layer", "saved_slopes", "plain"]
+"""How a gradient's graph is made: with the last layer cut out, with slopes saved by activations and norms, or by the model's
+own operations alone."""
 
 
 @dataclass(frozen=True)
@@ -36,160 +35,73 @@ class Capabilities:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class _Probe:
-    source: Tensor
-    decoder: Tensor
-    tolerance: float
+@dataclass(eq=False)
+class Facts:
+    """Answers of probes. ``None`` stands for a question that nobody has asked yet.
 
-
-def check(adapter: Adapter) -> Capabilities:
-    """Probe a model, set what the adapter needs to know, and report.
-
-    Raises:
-        UnsupportedModelError: if predictions from embeddings cannot be made equal to predictions from ids.
+    Attributes:
+        capabilities: a summary for the user, made when the model is loaded.
+        causal: whether a later token never changes an earlier prediction.
+        feeds: by which factor each embedding table's values are multiplied before the model reads them.
+        attention_sites: the site and the layer of each attention, by the module's id, where all go through transformers'
+            attention interface.
+        attention_outputs: whether the model's forward returns its attention weights.
+        explicit_positions: whether hidden rows need position ids of their own.
+        cannot_hide: the reason why tokens cannot be hidden from attention; empty where they can.
+        can_reuse_cache: whether a forward may go on from another one's keys and values.
+        reuse_length: the longest sequence for which that was found right.
+        cache_name: the argument of the forward that takes keys and values.
+        can_split_attention: whether eager attention gives the same block by block.
+        can_end_early: whether the last layer may run at some positions alone.
+        graph_kind: the cheapest right graph for gradients.
+        can_batch_products: whether batched products equal single ones, by edit and kind of graph.
+        linear_logits: whether logits are the vocabulary matrix times the hidden states, plus a shift.
+        logits_shift: that shift.
     """
-    with guest(adapter.model):
-        probe = _probe(adapter)
-        fed = _check_embeddings(adapter, probe)
-        adapter.causal = _check_causality(adapter, probe)
-        attention = _check_attention(adapter, probe)
-    notes = () if adapter.causal else ("a later token changes earlier predictions: every step is run by itself",)
-    return Capabilities(fed, adapter.causal, attention, adapter.max_positions(), notes)
+
+    capabilities: Capabilities | None = None
+    causal: bool = True
+    feeds: tuple[float, ...] = ()
+    attention_sites: dict[int, tuple[Site, int]] | None = None
+    attention_outputs: bool = False
+    explicit_positions: bool = False
+    cannot_hide: str | None = None
+    can_reuse_cache: bool | None = None
+    reuse_length: int = 0
+    cache_name: str = ""
+    can_split_attention: bool | None = None
+    can_end_early: bool | None = None
+    graph_kind: GraphKind | None = None
+    can_batch_products: dict[Hashable, bool] = field(default_factory=dict)
+    linear_logits: bool | None = None
+    logits_shift: Tensor | None = None
 
 
-def _probe(adapter: Adapter) -> _Probe:
-    size = min(len(table.weight) for table in adapter.tables.values())
-    avoid = adapter.encoder.special_ids
-    ids = [i for i in ((7919 * k + 13) % size for k in range(64)) if i not in avoid][:12]
-    ids = (ids * 12)[:12]
-    half = adapter.tables["decoder"].weight.dtype in (torch.float16, torch.bfloat16)
-    source = torch.tensor([ids[:5]], device=adapter.device)
-    return _Probe(source, torch.tensor([ids[5:8]], device=adapter.device), 5e-2 if half else 1e-3)
+_records: WeakKeyDictionary[nn.Module, tuple[Hashable, Facts]] = WeakKeyDictionary()
 
 
-def _logits(adapter: Adapter, probe: _Probe) -> Tensor:
-    sourced = "source" in adapter.tables
-    inputs = Inputs(
-        source=adapter.tables["source"].embed(probe.source) if sourced else None,
-        source_keep=torch.ones_like(probe.source, dtype=torch.bool) if sourced else None,
-        decoder=adapter.tables["decoder"].embed(probe.decoder),
-        at=torch.arange(probe.decoder.shape[1], device=adapter.device)[None].expand(len(probe.decoder), -1),
+def facts_of(model: Any) -> Facts:
+    """Return the record of a model: the same one until its configuration, modules or weights' place change."""
+    state = _state(model)
+    known = _records.get(model)
+    if known is None or known[0] != state:
+        known = _records[model] = (state, Facts())
+    return known[1]
+
+
+def _state(model: Any) -> Hashable:
+    weights = next(model.parameters(), None)
+    place = None if weights is None else (weights.dtype, weights.device)
+    return str(vars(model.config)), place, tuple(_code(module) for module in model.modules())
+
+
+def _code(module: nn.Module) -> Hashable:
+    """Return what a module computes by: its class, or a forward that its owner put in place of the class's, and hooks."""
+    # Identities alone: a reference to a forward could keep the model alive.
+    return (
+        id(module),
+        type(module),
+        id(vars(module).get("forward")),
+        len(module._forward_hooks),
+        len(module._forward_pre_hooks),
     )
-    return adapter.read(inputs).logits
-
-
-def _own_logits(adapter: Adapter, probe: _Probe) -> Tensor:
-    with torch.no_grad():
-        return adapter.model(**adapter.id_arguments(probe.source, probe.decoder), use_cache=False, return_dict=True).logits
-
-
-def _gap(a: Tensor, b: Tensor) -> float:
-    """The largest difference, relative to the spread of the predictions."""
-    a, b = a.double().cpu(), b.double().cpu()
-    return ((a - b).abs().max() / b.std().clamp_min(1e-12)).item()
-
-
-def _check_embeddings(adapter: Adapter, probe: _Probe) -> str:
-    own = _own_logits(adapter, probe)
-    tables = adapter.tables
-    gaps = {}
-    for feeds in product(*({1.0, 1.0 / table.unit} for table in tables.values())):
-        for table, feed in zip(tables.values(), feeds, strict=True):
-            table.feed = feed
-        gaps[feeds] = _gap(_logits(adapter, probe), own)
-    best = min(gaps, key=lambda feeds: gaps[feeds])
-    for table, feed in zip(tables.values(), best, strict=True):
-        table.feed = feed
-    if not gaps[best] <= probe.tolerance:
-        raise UnsupportedModelError(
-            f"{type(adapter.model).__name__} predicts something else from embeddings than from ids (relative difference "
-            f"{gaps[best]:.1e}, expected at most {probe.tolerance:.0e}): its forward reads the ids themselves, or scales "
-            "embeddings in a way this library does not know. Its attributions would be wrong, so it is refused."
-        )
-    return ", ".join(f"{side}: unit {table.unit:.4g}, fed x {table.feed:.4g}" for side, table in tables.items())
-
-
-def _check_causality(adapter: Adapter, probe: _Probe) -> bool:
-    """Same prefix, other suffix: the predictions over the prefix must agree."""
-    changed = probe.decoder.clone()
-    changed[:, -1] = probe.source[:, 0]
-    rows = _logits(adapter, _Probe(probe.source.expand(2, -1), torch.cat([probe.decoder, changed]), probe.tolerance))
-    return _gap(rows[0, :-1], rows[1, :-1]) <= probe.tolerance
-
-
-def _check_attention(adapter: Adapter, probe: _Probe) -> str | None:
-    with attention_implementation(adapter.model, "eager"):
-        eager = _logits(adapter, probe)
-    order: list[tuple[int, int, int]] = []
-
-    def record(module: nn.Module, query: Tensor, key: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        order.append((id(module), query.shape[2], key.shape[2]))
-        return own_attention(module, query, key, *args, **kwargs)
-
-    try:
-        with attention_function(adapter.model, record):
-            routed = _logits(adapter, probe)
-    except (LookupError, TypeError, ValueError, RuntimeError, KeyError):
-        order = []
-    sites = _sites(order, probe)
-    if len(sites) == _attentions(adapter) == len(order) and _gap(routed, eager) <= probe.tolerance:
-        adapter.attention_sites = sites
-        return "interface"
-    adapter.attention_outputs = True
-    seen: Counter[Site] = Counter()
-    _attended(adapter, probe, seen)
-    adapter.attention_outputs = seen.total() == _attentions(adapter)
-    return "outputs" if adapter.attention_outputs else None
-
-
-def _attended(adapter: Adapter, probe: _Probe, seen: Counter[Site]) -> None:
-    def count(site: Site, layer: int, weights: Tensor | None) -> None:
-        if weights is not None and weights.shape[2] in (probe.source.shape[1], probe.decoder.shape[1]):
-            seen[site] += 1
-
-    sourced = "source" in adapter.tables
-    inputs = Inputs(
-        adapter.tables["source"].embed(probe.source) if sourced else None,
-        torch.ones_like(probe.source, dtype=torch.bool) if sourced else None,
-        adapter.tables["decoder"].embed(probe.decoder),
-        torch.zeros(1, 1, dtype=torch.long, device=adapter.device),
-    )
-    try:
-        adapter.read(inputs, attention=count)
-    except (TypeError, ValueError, RuntimeError):
-        seen.clear()
-
-
-def _sites(order: list[tuple[int, int, int]], probe: _Probe) -> dict[int, tuple[Site, int]]:
-    """Tell the sites apart by the probe's unequal lengths; layers are counted in the order of the calls."""
-    n_source, n_decoder = probe.source.shape[1], probe.decoder.shape[1]
-    kinds: dict[tuple[int, int], Site] = {
-        (n_source, n_source): "encoder",
-        (n_decoder, n_decoder): "decoder",
-        (n_decoder, n_source): "cross",
-    }
-    layers: Counter[Site] = Counter()
-    sites: dict[int, tuple[Site, int]] = {}
-    for module, query, key in order:
-        kind = kinds.get((query, key))
-        if kind is not None and module not in sites:
-            sites[module] = (kind, layers[kind])
-            layers[kind] += 1
-    return sites
-
-
-def _attentions(adapter: Adapter) -> int | None:
-    try:
-        return _configured_attentions(adapter)
-    except StopIteration:
-        return None
-
-
-def _configured_attentions(adapter: Adapter) -> int:
-    decoder = adapter.axis_size("layer")
-    if "source" not in adapter.tables:
-        return decoder
-    config = adapter.config_of("source")
-    names = ("encoder_layers", "num_encoder_layers", "num_layers", "num_hidden_layers")
-    return int(next(size for name in names if (size := getattr(config, name, None)))) + 2 * decoder

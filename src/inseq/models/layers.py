@@ -19,7 +19,7 @@ def layers_of(adapter: Adapter) -> dict[tuple[Stack, int], nn.Module]:
     Raises:
         UnsupportedModelError: if attentions do not go through transformers' interface, or no such modules are found.
     """
-    sites = adapter.attention_sites
+    sites = adapter.facts.attention_sites
     if sites is None:
         raise UnsupportedModelError(
             f"{type(adapter.model).__name__} does not route its attention through transformers' attention interface, so its "

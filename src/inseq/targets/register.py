@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from inseq.call.functions import DEFAULT_MERGE
 from inseq.errors import ArgumentError, near
 from inseq.results.labelled import aggregation_functions
 from inseq.targets import InseqForm, is_inseq_form, step_function
@@ -57,3 +56,7 @@ def _merge(aggregate_map: Mapping[str, str] | None) -> str:
                 f"aggregate_map names the aggregator {name!r}.{near(name, AGGREGATORS)} Known: {', '.join(AGGREGATORS)}."
             )
     return aggregation_functions[aggregate_map["spans"]].name if aggregate_map else DEFAULT_MERGE
+
+
+DEFAULT_MERGE = "absmax"
+"""Of a step function that does not say how its values combine."""

@@ -1,42 +1,8 @@
-"""The import path of Inseq 0.7.1 for what is in :mod:`inseq.context.reliance`."""
+"""Names under the import path of Inseq 0.7.1, for code that was written for it."""
 
-from __future__ import annotations
-
-from pathlib import Path
-from typing import Any
-
-from inseq.context.reliance import AttributeContextArgs, attribute_context_with_model, loaded_model
-from inseq.outputs.context import AttributeContextOutput
-from inseq.results.context import CCIOutput
-
-__all__ = [
-    "AttributeContextArgs",
-    "AttributeContextOutput",
-    "CCIOutput",
-    "attribute_context",
-    "attribute_context_with_model",
-    "visualize_attribute_context",
-]
-
-
-def attribute_context(args: AttributeContextArgs) -> AttributeContextOutput:
-    """Load the model that the arguments name, attribute, and save, write and show what they ask for."""
-    output = attribute_context_with_model(args, loaded_model(args))
-    if args.save_path:
-        output.save(args.save_path, overwrite=True)
-    visualize_attribute_context(output, show_viz=args.show_viz, viz_path=args.viz_path)
-    return output
-
-
-def visualize_attribute_context(
-    output: AttributeContextOutput,
-    model: Any = None,
-    cti_threshold: float | None = None,
-    show_viz: bool = True,
-    viz_path: str | Path | None = None,
-) -> str:
-    """Show an output, write its page, and return that; ``model`` and ``cti_threshold`` are not needed."""
-    page = output.show(display=show_viz, return_html=True)
-    if viz_path:
-        output.save_html(viz_path)
-    return page or ""
+from inseq.context.arguments import AttributeContextArgs as AttributeContextArgs
+from inseq.context.command import attribute_context as attribute_context
+from inseq.context.command import visualize_attribute_context as visualize_attribute_context
+from inseq.context.reliance import attribute_context_with_model as attribute_context_with_model
+from inseq.outputs.context import AttributeContextOutput as AttributeContextOutput
+from inseq.results.context import CCIOutput as CCIOutput

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -46,7 +46,6 @@ class Backward:
     adapter: Adapter
     count: Callable[[Packed | int], None]
     taps: Callable[[Packed, Sequence[Any]], list[Tap]]
-    batched: dict[tuple[Edit | None, str], bool] = field(default_factory=dict)
 
     def in_blocks(
         self, packed: Packed, target: Target, kept: Mapping[int, Tensor], budget: Budget, record: Record
@@ -156,18 +155,18 @@ class Backward:
 
     def _can_batch(self, edit: Edit | None, graph: Graph, body: Body, n_sums: int, leaves: Sequence[Tensor]) -> bool:
         """Whether batched products equal single ones on this model under this edit: measured once, at first use."""
-        key = edit, graph.kind
-        if key not in self.batched:
+        key, answers = (edit, graph.kind), self.adapter.facts.can_batch_products
+        if key not in answers:
             try:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")
                     a, b = (next(body_gradients(graph, body, min(2, n_sums), leaves, ALL, kind))[1] for kind in (True, False))
-                self.batched[key] = all(_close(one, other) for one, other in zip(a, b, strict=True))
+                answers[key] = all(_close(one, other) for one, other in zip(a, b, strict=True))
             except (RuntimeError, NotImplementedError) as error:
                 if is_out_of_memory(error):
                     raise
-                self.batched[key] = False
-        return self.batched[key]
+                answers[key] = False
+        return answers[key]
 
 
 def has_beginnings(request: Request[Any], adapter: Adapter) -> bool:

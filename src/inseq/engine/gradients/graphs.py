@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from inseq.engine.gradients.kept import Tape, fused
 from inseq.engine.gradients.last_layer import LastLayer, body_below, last_layer_cut
-from inseq.engine.gradients.products import Body, GraphKind, Sums, pulled, whole_body
+from inseq.engine.gradients.products import Body, Sums, pulled, whole_body
 from inseq.models.adapter import Adapter
+from inseq.models.facts import GraphKind
 from inseq.models.guest import UndoList, guest, is_out_of_memory
 from inseq.models.inputs import Inputs, Reading
 from inseq.models.probes import FAILURES
@@ -131,20 +132,20 @@ def encoder_cut(encoder: nn.Module) -> Iterator[list[Encoded]]:
 
 def prepare_graphs(adapter: Adapter) -> GraphKind:
     """Return the cheapest kind of graph that gives the model's own gradients."""
-    if adapter.graph_kind is None:
+    if adapter.facts.graph_kind is None:
         with guest(adapter.model):
-            adapter.graph_kind = _cheapest(adapter)
-    return adapter.graph_kind
+            adapter.facts.graph_kind = _cheapest(adapter)
+    return adapter.facts.graph_kind
 
 
 def _cheapest(adapter: Adapter) -> GraphKind:
-    if not adapter.causal:
+    if not adapter.facts.causal:
         return "plain"
     inputs, cotangents = _probe(adapter)
     plain = _gradients(Graphs(adapter, inputs, "plain", several=False), cotangents)
     exact = torch.finfo(plain[0].dtype).bits >= 32
     kinds: tuple[GraphKind, ...] = ("without_last_layer", "saved_slopes")
-    if adapter.attention_sites is None:
+    if adapter.facts.attention_sites is None:
         kinds = ("saved_slopes",)
     tolerance = TOLERANCE if exact else TOLERANCE_HALF
 

@@ -75,7 +75,7 @@ def last_layer_cut(adapter: Adapter, tape: Tape | None = None) -> Iterator[LastL
     index = max(i for stack, i in layers if stack == "decoder")
     last = layers["decoder", index]
     inside = {id(part) for part in last.modules()}
-    sites = adapter.attention_sites or {}
+    sites = adapter.facts.attention_sites or {}
     cut = LastLayer()
 
     def enter(_: nn.Module, args: Any, kwargs: Any) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -12,10 +11,6 @@ from torch import Tensor
 
 Sums = Sequence[tuple[Tensor, Tensor | int]]
 """What each product is of: the gradients of some rows' predictions, Int["pair"] and Int["pair"], or one of every row."""
-
-GraphKind = Literal["without_last_layer", "saved_slopes", "plain"]
-"""How a gradient's graph is made: with the last layer cut out, with slopes saved by activations and norms, or by the model's
-own operations alone."""
 
 
 @dataclass(frozen=True, eq=False)

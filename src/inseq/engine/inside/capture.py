@@ -69,7 +69,7 @@ class Captures:
         self.budget = budget
         self.predicts = predicts
         self.parts = [_part(adapter, job, rows.start) for job, rows in packed.jobs]
-        sites = (adapter.attention_sites or {}).values()
+        sites = (adapter.facts.attention_sites or {}).values()
         self.awaited = {site for site in sites if any(part.sees(*site) for part in self.parts)}
         self.pieces = any(part.request.pieces for part in self.parts)
 

@@ -116,7 +116,7 @@ class _Replays:
     """Within a forward: catches what the attentions of the running layer compute, and stands in for them in a replay."""
 
     def __init__(self, adapter: Adapter, visit: Callable[[CleanLayer], None]) -> None:
-        self.sites = adapter.attention_sites or {}
+        self.sites = adapter.facts.attention_sites or {}
         self.visit = visit
         self.caught: dict[Site, Heads] = {}
         self.attentions: dict[Site, nn.Module] = {}

@@ -98,7 +98,7 @@ class _Watch:
 
     def __init__(self, adapter: Adapter, visit: Callable[[Sublayer], None]) -> None:
         self.adapter = adapter
-        self.sites = adapter.attention_sites or {}
+        self.sites = adapter.facts.attention_sites or {}
         self.visit = visit
         self.calls: list[Call] = []
         self.heads: dict[int, Heads] = {}

@@ -36,7 +36,7 @@ def eager_attention(adapter: Adapter, inputs: Inputs, rules: Rules, weights: int
         block: entries of a block's weights.
     """
     longest = max(side.shape[1] for side in (inputs.source, inputs.decoder) if side is not None)
-    apart = adapter.attention_sites is None
+    apart = adapter.facts.attention_sites is None
     if apart or len(inputs.decoder) * adapter.axis_size("head") * longest**2 <= weights or not splits(adapter):
         with attention_implementation(adapter.model, "eager"):
             yield
@@ -130,12 +130,12 @@ OURS.add(_Block._backward_cls)
 
 def splits(adapter: Adapter) -> bool:
     """Whether the model's own eager attention can be reached, and gives the same by blocks: asked of a short row, once."""
-    if adapter.attention_sites is None:
+    if adapter.facts.attention_sites is None:
         return False
-    if adapter.splits is None:
+    if adapter.facts.can_split_attention is None:
         with guest(adapter.model):
-            adapter.splits = _equal(adapter)
-    return adapter.splits
+            adapter.facts.can_split_attention = _equal(adapter)
+    return adapter.facts.can_split_attention
 
 
 def _equal(adapter: Adapter) -> bool:

@@ -46,10 +46,10 @@ def prepare_ending(adapter: Adapter) -> bool:
 
     Not while hooks of others watch it, who want to see all of them, nor with an attention that may not take any mask.
     """
-    if adapter.ends is None:
+    if adapter.facts.can_end_early is None:
         with guest(adapter.model):
-            adapter.ends = adapter.causal and _equal(adapter)
-    known = adapter.ends and _attention(adapter) in ATTENTIONS
+            adapter.facts.can_end_early = adapter.facts.causal and _equal(adapter)
+    known = adapter.facts.can_end_early and _attention(adapter) in ATTENTIONS
     return known and not any(_is_watched(part) for part in _last(adapter).modules())
 
 
@@ -107,7 +107,7 @@ def _ended(
     **kwargs: Any,
 ) -> Any:
     """The layer's forward, in two halves."""
-    stream, sites = stream_of(args, kwargs), adapter.attention_sites or {}
+    stream, sites = stream_of(args, kwargs), adapter.facts.attention_sites or {}
     if stream is None or stream.ndim != 3:
         raise LookupError("the last layer does not read one vector for each position")
     cut = _Cut(stream, at.to(stream.device))

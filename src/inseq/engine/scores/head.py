@@ -150,14 +150,14 @@ def prepare_head(adapter: Adapter) -> LinearHead | None:
     head = _plain(adapter.head)
     if head is None:
         return None
-    if adapter.linear_logits is None:
+    if adapter.facts.linear_logits is None:
         with guest(adapter.model):
             shifts = [None, *(b for b in adapter.model.buffers(recurse=False) if b.numel() == len(head.weight))]
             proven = [s for s in shifts if _is_linear(adapter, LinearHead(head, None if s is None else s.flatten()))]
-        adapter.linear_logits = bool(proven)
-        adapter.logits_shift = proven[0] if proven else None
-    shift = adapter.logits_shift
-    return LinearHead(head, None if shift is None else shift.flatten()) if adapter.linear_logits else None
+        adapter.facts.linear_logits = bool(proven)
+        adapter.facts.logits_shift = proven[0] if proven else None
+    shift = adapter.facts.logits_shift
+    return LinearHead(head, None if shift is None else shift.flatten()) if adapter.facts.linear_logits else None
 
 
 def _plain(head: nn.Module) -> nn.Linear | None:

@@ -25,13 +25,13 @@ def prepare_hiding(adapter: Adapter) -> None:
     Raises:
         UnsupportedModelError: if the model cannot do it.
     """
-    if adapter.hides is None:
+    if adapter.facts.cannot_hide is None:
         with guest(adapter.model):
-            adapter.hides = _find(adapter)
-    if adapter.hides:
+            adapter.facts.cannot_hide = _find(adapter)
+    if adapter.facts.cannot_hide:
         raise UnsupportedModelError(
-            f"{type(adapter.model).__name__} cannot hide a token from attention: {adapter.hides}. Use removal='replace', or "
-            "removal='delete', which moves the tokens that follow."
+            f"{type(adapter.model).__name__} cannot hide a token from attention: {adapter.facts.cannot_hide}. Use "
+            "removal='replace', or removal='delete', which moves the tokens that follow."
         )
 
 
@@ -39,14 +39,14 @@ def _find(adapter: Adapter) -> str:
     """Why the model cannot hide tokens: empty if it can."""
     reason = ""
     for explicit in (True, False) if "source" not in adapter.tables else (False,):
-        adapter.explicit_positions = explicit
+        adapter.facts.explicit_positions = explicit
         try:
             reason = _wrong(adapter, "decoder") or ("source" in adapter.tables and _wrong(adapter, "source")) or ""
         except (TypeError, ValueError, RuntimeError) as error:
             reason = f"its forward does not take an attention mask with embeddings ({type(error).__name__}: {error})"
         if not reason:
             return ""
-    adapter.explicit_positions = False
+    adapter.facts.explicit_positions = False
     return reason
 
 

@@ -31,21 +31,21 @@ def prepare_reuse(adapter: Adapter, length: int) -> bool:
     Two rows that begin alike are run whole, and from where they part on: the predictions must be equal. Windows show beyond
     a length only, so that longer sequences are asked again, each time twice as long.
     """
-    if adapter.reuses is False or length <= adapter.reuses_up_to:
-        return bool(adapter.reuses)
+    if adapter.facts.can_reuse_cache is False or length <= adapter.facts.reuse_length:
+        return bool(adapter.facts.can_reuse_cache)
     size = 8
     while size < length:
         size *= 2
     size = max(length, min(size, adapter.max_positions() or size))
     with guest(adapter.model):
-        names = NAMES if not adapter.cache_name else (adapter.cache_name,)
-        adapter.reuses = any(_equal(adapter, name, size) for name in names)
-    adapter.reuses_up_to = size
-    return adapter.reuses
+        names = NAMES if not adapter.facts.cache_name else (adapter.facts.cache_name,)
+        adapter.facts.can_reuse_cache = any(_equal(adapter, name, size) for name in names)
+    adapter.facts.reuse_length = size
+    return adapter.facts.can_reuse_cache
 
 
 def _equal(adapter: Adapter, name: str, size: int) -> bool:
-    adapter.cache_name = name
+    adapter.facts.cache_name = name
     sourced = "source" in adapter.tables
     half = size // 2
     rows = _rows(adapter, "decoder", size, half)
