@@ -15,9 +15,10 @@ from reference import Case
 from rows import ENTRIES, TOLERANCE, unknown
 from transformers.cache_utils import DynamicCache
 
-from inseq.engine import reuse, scheduler
+from inseq.engine import scheduler
 from inseq.engine.budget import Budget
 from inseq.engine.scheduler import Engine
+from inseq.engine.scores import reuse
 from inseq.engine.scores.reuse import prepare_reuse
 from inseq.errors import ArgumentError, UnsupportedModelError
 from inseq.requests import Deleted, Gradient, Hidden

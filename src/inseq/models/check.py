@@ -16,6 +16,7 @@ from inseq.models.attention import attention_function, attention_implementation,
 from inseq.models.facts import Capabilities
 from inseq.models.guest import guest
 from inseq.models.inputs import Inputs, Site
+from inseq.models.probes import FAILURES, gap
 
 
 @dataclass(frozen=True)
@@ -75,12 +76,6 @@ def _own_logits(adapter: Adapter, probe: _Probe) -> Tensor:
         return adapter.model(**adapter.id_arguments(probe.source, probe.decoder), use_cache=False, return_dict=True).logits
 
 
-def _gap(a: Tensor, b: Tensor) -> float:
-    """The largest difference, relative to the spread of the predictions."""
-    a, b = a.double().cpu(), b.double().cpu()
-    return ((a - b).abs().max() / b.std().clamp_min(1e-12)).item()
-
-
 def _check_embeddings(adapter: Adapter, probe: _Probe) -> str:
     own = _own_logits(adapter, probe)
     tables = adapter.tables
@@ -88,7 +83,7 @@ def _check_embeddings(adapter: Adapter, probe: _Probe) -> str:
     for feeds in product(*({1.0, 1.0 / table.unit} for table in tables.values())):
         for table, feed in zip(tables.values(), feeds, strict=True):
             table.feed = feed
-        gaps[feeds] = _gap(_logits(adapter, probe), own)
+        gaps[feeds] = gap(_logits(adapter, probe), own)
     best = min(gaps, key=lambda feeds: gaps[feeds])
     adapter.facts.feeds = best
     if not gaps[best] <= probe.tolerance:
@@ -107,7 +102,7 @@ def _check_causality(adapter: Adapter, probe: _Probe) -> bool:
     changed = probe.decoder.clone()
     changed[:, -1] = probe.source[:, 0]
     rows = _logits(adapter, _Probe(probe.source.expand(2, -1), torch.cat([probe.decoder, changed]), probe.tolerance))
-    return _gap(rows[0, :-1], rows[1, :-1]) <= probe.tolerance
+    return gap(rows[0, :-1], rows[1, :-1]) <= probe.tolerance
 
 
 def _check_attention(adapter: Adapter, probe: _Probe) -> str | None:
@@ -122,10 +117,10 @@ def _check_attention(adapter: Adapter, probe: _Probe) -> str | None:
     try:
         with attention_function(adapter.model, record):
             routed = _logits(adapter, probe)
-    except (LookupError, TypeError, ValueError, RuntimeError, KeyError):
+    except FAILURES:
         order = []
     sites = _sites(order, probe)
-    if len(sites) == _attentions(adapter) == len(order) and _gap(routed, eager) <= probe.tolerance:
+    if len(sites) == _attentions(adapter) == len(order) and gap(routed, eager) <= probe.tolerance:
         adapter.facts.attention_sites = sites
         return "interface"
     adapter.facts.attention_outputs = True
@@ -149,7 +144,7 @@ def _attended(adapter: Adapter, probe: _Probe, seen: Counter[Site]) -> None:
     )
     try:
         adapter.read(inputs, attention=count)
-    except (TypeError, ValueError, RuntimeError):
+    except FAILURES:
         seen.clear()
 
 

@@ -12,16 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from inseq.engine.rules.base import OURS, Rules
+from inseq.models import probes
 from inseq.models.adapter import Adapter
 from inseq.models.attention import attention_function, attention_implementation, own_attention
-from inseq.models.guest import guest
 from inseq.models.inputs import Inputs
+from inseq.models.probes import answer, gap, longest, tolerance_of
 
 BLOCK = 2**20
 """Entries of a block's weights."""
-
-TOLERANCE = 1e-4
-TOLERANCE_HALF = 5e-2
 
 
 @contextmanager
@@ -133,27 +131,15 @@ def splits(adapter: Adapter) -> bool:
     if adapter.facts.attention_sites is None:
         return False
     if adapter.facts.can_split_attention is None:
-        with guest(adapter.model):
-            adapter.facts.can_split_attention = _equal(adapter)
+        adapter.facts.can_split_attention = answer(adapter, partial(_equal, adapter), False)
     return adapter.facts.can_split_attention
 
 
 def _equal(adapter: Adapter) -> bool:
-    n = min(9, *(adapter.max_positions(side) or 9 for side in adapter.tables))
-
-    def row(side: str) -> Tensor:
-        table = adapter.tables[side]
-        return table.embed(torch.arange(13, 13 + n) % len(table.weight))[None]
-
-    source = row("source") if "source" in adapter.tables else None
-    keep = None if source is None else torch.ones_like(source[:, :, 0], dtype=torch.bool)
-    inputs = Inputs(source, keep, row("decoder"), torch.arange(n, device=adapter.device)[None])
-    try:
-        with attention_implementation(adapter.model, "eager"):
-            whole = adapter.read(inputs).logits
-        with attention_function(adapter.model, partial(_attend, None, 0, 1)):
-            split = adapter.read(inputs).logits
-    except (TypeError, ValueError, RuntimeError, IndexError, LookupError):
-        return False
-    tolerance = TOLERANCE_HALF if whole.dtype in (torch.float16, torch.bfloat16) else TOLERANCE
-    return bool((split - whole).abs().max() <= tolerance * whole.float().std())
+    n = longest(adapter, 9)
+    inputs = probes.inputs(adapter, n, torch.arange(n)[None])
+    with attention_implementation(adapter.model, "eager"):
+        whole = adapter.read(inputs).logits
+    with attention_function(adapter.model, partial(_attend, None, 0, 1)):
+        split = adapter.read(inputs).logits
+    return gap(split, whole) <= tolerance_of(whole.dtype)

@@ -20,13 +20,13 @@ from torch.utils._pytree import tree_map
 from transformers import AttentionInterface
 from transformers.cache_utils import Cache
 
-from inseq.errors import UnsupportedModelError
+from inseq.models import probes
 from inseq.models.adapter import Adapter
 from inseq.models.attention import attention_function, own_attention
-from inseq.models.guest import UndoList, guest, is_out_of_memory
+from inseq.models.guest import UndoList
 from inseq.models.inputs import Inputs, Site
 from inseq.models.layers import first, layers_of, stream_of
-from inseq.models.probes import FAILURES, near
+from inseq.models.probes import answer, longest, near
 
 WORTH = 64
 """How many positions have to be spared at least."""
@@ -47,8 +47,7 @@ def prepare_ending(adapter: Adapter) -> bool:
     Not while hooks of others watch it, who want to see all of them, nor with an attention that may not take any mask.
     """
     if adapter.facts.can_end_early is None:
-        with guest(adapter.model):
-            adapter.facts.can_end_early = adapter.facts.causal and _equal(adapter)
+        adapter.facts.can_end_early = adapter.facts.causal and answer(adapter, partial(_equal, adapter), False)
     known = adapter.facts.can_end_early and _attention(adapter) in ATTENTIONS
     return known and not any(_is_watched(part) for part in _last(adapter).modules())
 
@@ -184,23 +183,10 @@ class _Cut:
 
 
 def _equal(adapter: Adapter) -> bool:
-    n = min(PROBED, *(adapter.max_positions(side) or PROBED for side in adapter.tables))
-
-    def rows(side: str) -> Tensor:
-        table = adapter.tables[side]
-        ids = torch.tensor([[(7919 * k + 13 + 31 * row) % len(table.weight) for k in range(n)] for row in range(2)])
-        return table.embed(ids)
-
-    source = rows("source")[:, :5] if "source" in adapter.tables else None
-    keep = None if source is None else torch.ones_like(source[:, :, 0], dtype=torch.bool)
-    at = torch.tensor([[n - 4, n - 1], [n - 3, 1]], device=adapter.device)
-    inputs = Inputs(source, keep, rows("decoder"), at)
-    try:
-        plain = adapter.read(inputs).logits
-        with ending_at(adapter, at):
-            ended = adapter.read(inputs).logits
-    except (*FAILURES, UnsupportedModelError) as error:
-        if is_out_of_memory(error):
-            raise
-        return False
+    n = longest(adapter, PROBED)
+    at = torch.tensor([[n - 4, n - 1], [n - 3, 1]])
+    inputs = probes.inputs(adapter, n, at)
+    plain = adapter.read(inputs).logits
+    with ending_at(adapter, inputs.at):
+        ended = adapter.read(inputs).logits
     return near(ended, plain)

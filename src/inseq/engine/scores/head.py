@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
 import torch
@@ -12,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from inseq.models.adapter import Adapter
-from inseq.models.guest import UndoList, guest, is_out_of_memory
-from inseq.models.inputs import Inputs
+from inseq.models.guest import UndoList
+from inseq.models.probes import answer, inputs
 
 TILE = {"cpu": (512, 1024)}
 """Predictions and tokens of the vocabulary at a time, by kind of device: a processor's tile stays in its cache."""
@@ -151,9 +152,9 @@ def prepare_head(adapter: Adapter) -> LinearHead | None:
     if head is None:
         return None
     if adapter.facts.linear_logits is None:
-        with guest(adapter.model):
-            shifts = [None, *(b for b in adapter.model.buffers(recurse=False) if b.numel() == len(head.weight))]
-            proven = [s for s in shifts if _is_linear(adapter, LinearHead(head, None if s is None else s.flatten()))]
+        shifts = [None, *(b for b in adapter.model.buffers(recurse=False) if b.numel() == len(head.weight))]
+        closed = {s: LinearHead(head, None if s is None else s.flatten()) for s in shifts}
+        proven = [s for s in shifts if answer(adapter, partial(_is_linear, adapter, closed[s]), False)]
         adapter.facts.linear_logits = bool(proven)
         adapter.facts.logits_shift = proven[0] if proven else None
     shift = adapter.facts.logits_shift
@@ -178,32 +179,17 @@ def _is_linear(adapter: Adapter, head: LinearHead) -> bool:
     def exchange(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return (probes[None].to(args[0]), *args[1:])
 
-    try:
-        with UndoList() as undo:
-            undo.hook(head.module.register_forward_pre_hook, exchange)
-            own = adapter.read(_inputs(adapter, n)).logits
-            none = adapter.read(_inputs(adapter, n), n_predicted=0).logits
-    except (TypeError, ValueError, RuntimeError, AttributeError, IndexError, KeyError, NotImplementedError) as error:
-        if is_out_of_memory(error):
-            raise
-        return False
+    asked = inputs(adapter, n, torch.arange(n)[None], n_source=n)
+    with UndoList() as undo:
+        undo.hook(head.module.register_forward_pre_hook, exchange)
+        own = adapter.read(asked).logits
+        none = adapter.read(asked, n_predicted=0).logits
     closed = head.logits(probes)
     if own.shape != (1, *closed.shape) or none.shape[1] != 0:
         return False
     gap = (_wide(own[0].to(closed.device)) - _wide(closed)).abs()
     allowed = TOLERANCE.get(closed.dtype, TOLERANCE_HALF) * sizes.clamp_min(1).to(gap)
     return bool(((gap <= allowed[:, None]) | (own[0].to(closed.device) == closed)).all())
-
-
-def _inputs(adapter: Adapter, n: int) -> Inputs:
-    def side(name: str) -> Tensor:
-        table = adapter.tables[name]
-        return table.embed(torch.arange(13, 13 + n) % len(table.weight))[None]
-
-    source = side("source") if "source" in adapter.tables else None
-    decoder = side("decoder")
-    keep = None if source is None else torch.ones_like(source[:, :, 0], dtype=torch.bool)
-    return Inputs(source, keep, decoder, torch.arange(n, device=decoder.device)[None])
 
 
 def _wide(values: Tensor) -> Tensor:

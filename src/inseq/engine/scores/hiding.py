@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from inseq.errors import UnsupportedModelError
 from inseq.models.adapter import Adapter
-from inseq.models.guest import guest
 from inseq.models.inputs import Inputs
+from inseq.models.probes import answer, rows, tolerance_of
 
-TOLERANCE = 1e-3
-TOLERANCE_HALF = 5e-2
+REFUSED = "its forward does not take an attention mask with embeddings"
 
 
 def prepare_hiding(adapter: Adapter) -> None:
@@ -26,8 +26,7 @@ def prepare_hiding(adapter: Adapter) -> None:
         UnsupportedModelError: if the model cannot do it.
     """
     if adapter.facts.cannot_hide is None:
-        with guest(adapter.model):
-            adapter.facts.cannot_hide = _find(adapter)
+        adapter.facts.cannot_hide = _find(adapter)
     if adapter.facts.cannot_hide:
         raise UnsupportedModelError(
             f"{type(adapter.model).__name__} cannot hide a token from attention: {adapter.facts.cannot_hide}. Use "
@@ -40,10 +39,8 @@ def _find(adapter: Adapter) -> str:
     reason = ""
     for explicit in (True, False) if "source" not in adapter.tables else (False,):
         adapter.facts.explicit_positions = explicit
-        try:
-            reason = _wrong(adapter, "decoder") or ("source" in adapter.tables and _wrong(adapter, "source")) or ""
-        except (TypeError, ValueError, RuntimeError) as error:
-            reason = f"its forward does not take an attention mask with embeddings ({type(error).__name__}: {error})"
+        faults = (answer(adapter, partial(_wrong, adapter, side), REFUSED) for side in adapter.tables)
+        reason = next(filter(None, faults), "")
         if not reason:
             return ""
     adapter.facts.explicit_positions = False
@@ -52,8 +49,7 @@ def _find(adapter: Adapter) -> str:
 
 def _wrong(adapter: Adapter, side: str) -> str:
     """What is wrong with hiding the second of some tokens of one side."""
-    half = adapter.tables["decoder"].weight.dtype in (torch.float16, torch.bfloat16)
-    tolerance = TOLERANCE_HALF if half else TOLERANCE
+    tolerance = tolerance_of(adapter.tables["decoder"].weight.dtype)
     whole = _inputs(adapter, side, [0, 1, 2, 3])
     keep = torch.tensor([[True, False, True, True]], device=adapter.device)
 
@@ -76,13 +72,8 @@ def _wrong(adapter: Adapter, side: str) -> str:
 
 
 def _inputs(adapter: Adapter, side: str, chosen: list[int]) -> Inputs:
-    size = min(len(table.weight) for table in adapter.tables.values())
-    ids = torch.tensor([(7919 * k + 13) % size for k in range(5)], device=adapter.device)
-    varied, plain = ids[None, chosen], ids[None, :1]
-    decoder = adapter.tables["decoder"].embed(varied if side == "decoder" else plain)
-    source = None
-    if "source" in adapter.tables:
-        source = adapter.tables["source"].embed(varied if side == "source" else plain)
+    sides = {name: rows(adapter, name, 5)[:, chosen if name == side else [0]] for name in adapter.tables}
+    source, decoder = sides.get("source"), sides["decoder"]
     keep = None if source is None else torch.ones_like(source[:, :, 0], dtype=torch.bool)
     return Inputs(source, keep, decoder, torch.zeros(1, 1, dtype=torch.long, device=adapter.device))
 

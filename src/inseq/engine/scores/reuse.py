@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,13 +12,12 @@ from torch import Tensor
 
 from inseq.engine.budget import Budget
 from inseq.engine.jobs import Job, Memory
+from inseq.models import probes
 from inseq.models.adapter import Adapter
-from inseq.models.guest import guest
 from inseq.models.inputs import Inputs
+from inseq.models.probes import answer, gap, tolerance_of
 from inseq.requests import Local, Request, Score
 
-TOLERANCE = 1e-4
-TOLERANCE_HALF = 5e-2
 N_PREDICTIONS = 8
 """How many predictions are compared: over the whole vocabulary, all would take much memory."""
 
@@ -37,9 +37,8 @@ def prepare_reuse(adapter: Adapter, length: int) -> bool:
     while size < length:
         size *= 2
     size = max(length, min(size, adapter.max_positions() or size))
-    with guest(adapter.model):
-        names = NAMES if not adapter.facts.cache_name else (adapter.facts.cache_name,)
-        adapter.facts.can_reuse_cache = any(_equal(adapter, name, size) for name in names)
+    names = NAMES if not adapter.facts.cache_name else (adapter.facts.cache_name,)
+    adapter.facts.can_reuse_cache = any(answer(adapter, partial(_equal, adapter, name, size), False) for name in names)
     adapter.facts.reuse_length = size
     return adapter.facts.can_reuse_cache
 
@@ -60,27 +59,20 @@ def _equal(adapter: Adapter, name: str, size: int) -> bool:
         decoder=rows,
         at=at.expand(2, -1),
     )
-    try:
-        plain = adapter.read(both).logits
-        memory = adapter.read(one, remember=True).memory
-        if sourced:
-            tail = replace(both, source=None, memory=tuple(t.expand(2, -1, -1) for t in memory))
-        else:
-            cut = tuple(t[:, :, :half].expand(2, -1, -1, -1) for t in memory)
-            tail = replace(both, decoder=rows[:, half:], at=both.at - half, memory=cut)
-        resumed = adapter.read(tail).logits
-    except (TypeError, ValueError, RuntimeError, AttributeError, IndexError, KeyError, NotImplementedError):
-        return False
-    tolerance = TOLERANCE_HALF if plain.dtype in (torch.float16, torch.bfloat16) else TOLERANCE
-    return bool((resumed - plain).abs().max() <= tolerance * plain.float().std())
+    plain = adapter.read(both).logits
+    memory = adapter.read(one, remember=True).memory
+    if sourced:
+        tail = replace(both, source=None, memory=tuple(t.expand(2, -1, -1) for t in memory))
+    else:
+        cut = tuple(t[:, :, :half].expand(2, -1, -1, -1) for t in memory)
+        tail = replace(both, decoder=rows[:, half:], at=both.at - half, memory=cut)
+    return gap(adapter.read(tail).logits, plain) <= tolerance_of(plain.dtype)
 
 
 def _rows(adapter: Adapter, side: str, size: int, half: int) -> Tensor:
-    """Two rows of tokens that are the same up to a half and differ from there on."""
-    table = adapter.tables[side]
-    n = len(table.weight)
-    ids = torch.tensor([[(7919 * k + 13 + (31 if row and k >= half else 0)) % n for k in range(size)] for row in range(2)])
-    return table.embed(ids)
+    """Return two rows of tokens that are the same up to a half and differ from there on."""
+    both = probes.rows(adapter, side, size, 2)
+    return torch.cat([both[:1, :half].expand(2, -1, -1), both[:, half:]], 1)
 
 
 OVERHEADS = 5
