@@ -19,7 +19,7 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from inseq.engine.answers import GradientAnswer
 from inseq.engine.budget import Budget
 from inseq.engine.gradients.graphs import Graphs, prepare_graphs
-from inseq.engine.gradients.kept import ACTIVATIONS, PARTS, SHORT, Tape, _Attended, fused
+from inseq.engine.gradients.kept import ACTIVATIONS, PARTS, SHORT, ForwardCache, SavedAttention, fused
 from inseq.engine.jobs import WHOLE, Job, graph_size
 
 FUSED = {"gemma2", "gpt_neo", "bloom", "falcon"}
@@ -38,7 +38,7 @@ def test_a_shortcut_that_gives_other_gradients_is_not_taken(monkeypatch: pytest.
     monkeypatch.setattr("inseq.engine.gradients.last_layer.scaling_of", lambda query, kwargs: 0.5)
     assert prepare_graphs(made) == "saved_slopes"
     monkeypatch.setattr(made.facts, "graph_kind", None)
-    monkeypatch.setattr("inseq.engine.gradients.kept._Sloped.backward", lambda ctx, g: (g, None, None))
+    monkeypatch.setattr("inseq.engine.gradients.kept.SavedActivation.backward", lambda ctx, g: (g, None, None))
     assert prepare_graphs(made) == "plain"
 
 
@@ -70,7 +70,7 @@ def test_norms_by_the_root_mean_square(batched: bool) -> None:
     x, seeds = torch.randn(1, 5, 8), torch.randn(3, 1, 5, 8)
     own = products(holder, x, seeds, False)
     with fused(holder):
-        assert "_Normed" in type(holder(x.requires_grad_()).grad_fn).__name__
+        assert "SavedRMSNorm" in type(holder(x.requires_grad_()).grad_fn).__name__
         assert relative(products(holder, x.detach(), seeds, batched), own) < 1e-6
 
 
@@ -85,7 +85,9 @@ def test_attention_goes_back_from_its_weights(n: int, causal: bool, batched: boo
     output = (weights @ value.repeat_interleave(2, 1)).transpose(1, 2)
     seeds = torch.randn(2, *output.shape, generator=drawn)
     own = [torch.autograd.grad(output, (query, key, value), seed, retain_graph=True) for seed in seeds]
-    cheap: Tensor = _Attended.apply(query, key, value, output, weights.detach(), 0.3, PARTS if causal and n > SHORT else 1)
+    cheap: Tensor = SavedAttention.apply(
+        query, key, value, output, weights.detach(), 0.3, PARTS if causal and n > SHORT else 1
+    )
     if batched:
         found = torch.autograd.grad(cheap, (query, key, value), seeds, is_grads_batched=True)
     else:
@@ -97,16 +99,16 @@ def test_attention_goes_back_from_its_weights(n: int, causal: bool, batched: boo
 
 def test_a_tape_multiplies_nothing_again() -> None:
     model = nn.Sequential(nn.Linear(4, 6), nn.GELU(), nn.Linear(6, 4), nn.SiLU(), nn.Linear(4, 4))
-    x, tape = torch.randn(2, 5, 4), Tape()
+    x, cache = torch.randn(2, 5, 4), ForwardCache()
     calls: list[int] = []
     for module in model:
         if isinstance(module, nn.Linear):
             own = module.forward
             module.forward = lambda y, own=own: (calls.append(1), own(y))[1]
-    with fused(model, tape):
+    with fused(model, cache):
         whole = model(x.requires_grad_())
         assert len(calls) == 3
-        with tape.replay():
+        with cache.read():
             leaf = x[:, :3].detach().requires_grad_()
             short = model(leaf)
     assert len(calls) == 3

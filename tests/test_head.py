@@ -19,7 +19,7 @@ from inseq.engine.scores import head as heads
 from inseq.engine.scores.head import LinearHead, prepare_head
 from inseq.models.adapter import Adapter
 from inseq.models.check import check
-from inseq.requests import Prediction, Written
+from inseq.requests import Prediction, WrittenLogits
 from inseq.targets import step_function
 
 VOCAB, DIM, N = 101, 16, 23
@@ -94,7 +94,9 @@ def test_cotangents_are_the_gradients_through_all_logits(name: str) -> None:
     known = [t.requires_grad_() for t in (head.chosen(hidden, ids), head.chosen(hidden, others), head.normalizer(hidden))]
     own, other, normalizer = known
     top = Prediction(logits, ids).top
-    value = function(Written(own, lambda: normalizer, ids, top, Written(other, lambda: normalizer, others, top))).sum()
+    value = function(
+        WrittenLogits(own, lambda: normalizer, ids, top, WrittenLogits(other, lambda: normalizer, others, top))
+    ).sum()
     by = torch.autograd.grad(value, known, materialize_grads=True)
     found = head.cotangents(hidden, normalizer.detach(), by[2], [(ids, by[0]), (others, by[1])])
     assert relative(found, expected) < 1e-12
@@ -105,8 +107,8 @@ def test_functions_that_declare_it_need_no_logits(name: str) -> None:
     """What they say of chosen logits and normalizers is what they say of all logits."""
     logits, ids = torch.randn(5, 9, generator=torch.Generator().manual_seed(1)), torch.arange(5)
     whole = Prediction(logits, ids, Prediction(logits, ids + 1))
-    contrast = Written(logits[range(5), ids + 1], lambda: logits.logsumexp(-1), ids + 1, whole.top)
-    some = Written(logits[range(5), ids], lambda: logits.logsumexp(-1), ids, whole.top, contrast)
+    contrast = WrittenLogits(logits[range(5), ids + 1], lambda: logits.logsumexp(-1), ids + 1, whole.top)
+    some = WrittenLogits(logits[range(5), ids], lambda: logits.logsumexp(-1), ids, whole.top, contrast)
     assert torch.equal(step_function[name].function(some), step_function[name].function(whole))
 
 

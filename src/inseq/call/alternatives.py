@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from inseq.errors import ArgumentError
-from inseq.requests import Prediction, Target, Written
+from inseq.requests import Prediction, Target, WrittenLogits
 from inseq.requests.example import Example
 from inseq.results.alternatives import Alternative, Alternatives
 from inseq.text.encode import Encoder
@@ -51,7 +51,7 @@ def alternatives_of(x: Example, found: Tensor | None, encoder: Encoder) -> Alter
     return tuple(each[part.start] if len(part) == 1 else () for part in x.parts)
 
 
-def _most_probable(p: Prediction | Written, *, n: int) -> Tensor:
+def _most_probable(p: Prediction | WrittenLogits, *, n: int) -> Tensor:
     """Float["n token pair"]: probabilities in falling order and, as numbers, the ids that they are of."""
     logits, ids = p.top(n)
     return torch.stack([(logits - p.normalizer[:, None]).exp().clamp_max(1), ids.to(logits)], -1)

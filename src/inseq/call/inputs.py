@@ -37,7 +37,7 @@ class Input:
 
 
 @dataclass(frozen=True)
-class Written:
+class RequestedOutput:
     """What follows the inputs, as it was asked for.
 
     Attributes:
@@ -90,7 +90,7 @@ def read_inputs(adapter: Adapter, given: Any, *, special: bool = True) -> list[I
     return found
 
 
-def read_outputs(adapter: Adapter, inputs: Sequence[Input], written: Written) -> list[Ids]:
+def read_outputs(adapter: Adapter, inputs: Sequence[Input], written: RequestedOutput) -> list[Ids]:
     """For each input, the ids of both sides: forced, or generated from it.
 
     Raises:
@@ -120,7 +120,7 @@ def read_outputs(adapter: Adapter, inputs: Sequence[Input], written: Written) ->
 
 
 def _generated(
-    adapter: Adapter, inputs: Sequence[Input], written: Written, prefixes: Sequence[list[int]] | None = None
+    adapter: Adapter, inputs: Sequence[Input], written: RequestedOutput, prefixes: Sequence[list[int]] | None = None
 ) -> list[Ids]:
     arguments = dict(written.generation or {})
     wanted = arguments.get("max_new_tokens")
@@ -141,7 +141,7 @@ def _generated(
     return ids
 
 
-def _continued(adapter: Adapter, inputs: Sequence[Input], written: Written) -> list[Ids]:
+def _continued(adapter: Adapter, inputs: Sequence[Input], written: RequestedOutput) -> list[Ids]:
     """Outputs of an encoder-decoder that begin as they were given and go on as the model likes."""
     if "source" not in adapter.tables:
         raise ArgumentError(

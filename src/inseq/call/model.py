@@ -12,7 +12,7 @@ import torch
 
 from inseq.call.alternatives import checked
 from inseq.call.functions import DEFAULT_TARGET, Defaults, Options, resolve_functions
-from inseq.call.inputs import Written, read_inputs, read_outputs
+from inseq.call.inputs import RequestedOutput, read_inputs, read_outputs
 from inseq.call.positions import explained
 from inseq.call.run import AttributeCall, outputs_of
 from inseq.compat.text_model import BatchEncoding, TextModel, ids_of
@@ -183,7 +183,7 @@ class AttributionModel(TextModel):
         defaults = Defaults(self.method, self.method_options, self._target)
         plan = resolve_functions(self, defaults, self.capabilities, method, attributed_fn, step_scores, asked, set(ARGUMENTS))
         inputs = read_inputs(self.adapter, input_texts, special=not skip_special_tokens)
-        written = Written(
+        written = RequestedOutput(
             texts=generated_texts,
             continuations=continuations,
             is_prefix=generate_from_target_prefix,
@@ -228,7 +228,7 @@ class AttributionModel(TextModel):
         batches: list[tuple[list[int], Any]] = []
         told = (lambda rows, output: batches.append((rows, output))) if return_generation_output else None
         inputs = read_inputs(self.adapter, ids_of(input_texts))
-        written = Written(generation=generation_args, batch_size=batch_size, told=told)
+        written = RequestedOutput(generation=generation_args, batch_size=batch_size, told=told)
         skip = skip_special_tokens is not False
         texts = []
         for given, (_, target, first) in zip(inputs, read_outputs(self.adapter, inputs, written), strict=True):

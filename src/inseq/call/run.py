@@ -14,7 +14,7 @@ from inseq.call import alternatives as _alternatives
 from inseq.call.assemble import sequence_output
 from inseq.call.contrast import compare, with_contrasts
 from inseq.call.functions import CallFunctions, described
-from inseq.call.inputs import Input, Written
+from inseq.call.inputs import Input, RequestedOutput
 from inseq.call.positions import Explained
 from inseq.compat.text_model import TextModel
 from inseq.engine.measures import Counters, StepScores
@@ -48,7 +48,7 @@ class AttributeCall:
     plan: CallFunctions
     jobs: list[Explained]
     inputs: list[Input]
-    written: Written
+    written: RequestedOutput
     attribute_target: bool
     granular: bool | None
     memory: int | float | str | None

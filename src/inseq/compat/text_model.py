@@ -11,7 +11,7 @@ from torch import Tensor
 
 from inseq.errors import ArgumentError
 from inseq.models.adapter import Adapter
-from inseq.models.embeddings import Table
+from inseq.models.embeddings import EmbeddingTable
 from inseq.requests import StepForward
 from inseq.targets import StepFunctionArgs
 from inseq.text.align import align, checked_pairs, pairs_of
@@ -345,7 +345,7 @@ class TextModel:
             self.tokenizer(**which, add_special_tokens=not skip_special_tokens)["input_ids"]
         )
 
-    def _table(self, as_targets: bool) -> Table:
+    def _table(self, as_targets: bool) -> EmbeddingTable:
         tables = self.adapter.tables
         return tables["decoder" if as_targets or not self.is_encoder_decoder else "source"]
 

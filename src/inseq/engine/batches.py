@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from inseq.engine.budget import Budget
-from inseq.engine.jobs import Job, Memory
+from inseq.engine.jobs import ExampleCache, Job
 from inseq.models.inputs import Inputs
 from inseq.requests import Placed, Request, Rows, Score
 from inseq.requests.example import Example
@@ -118,7 +118,7 @@ def pack(jobs: Sequence[Job]) -> Packed:
 
 
 def place(
-    request: Request[Any], variants: range, steps: range, n_decoder: int, start: int = 0, memory: Memory | None = None
+    request: Request[Any], variants: range, steps: range, n_decoder: int, start: int = 0, memory: ExampleCache | None = None
 ) -> Inputs:
     """The rows of some variants of one request, with the first ``n_decoder`` tokens of the decoder.
 

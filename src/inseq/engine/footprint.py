@@ -17,7 +17,7 @@ from inseq.engine.batches import pack
 from inseq.engine.budget import Budget
 from inseq.engine.gradients.batch import has_beginnings
 from inseq.engine.jobs import Job
-from inseq.engine.measures import Counters, Measures, Run
+from inseq.engine.measures import Counters, Measures, RunContext
 from inseq.engine.rules.blocks import BLOCK, splits
 from inseq.engine.scores.head import prepare_head
 from inseq.models.adapter import Adapter
@@ -174,7 +174,7 @@ def _trace(measures: Measures, request: Request[Any], source: int, decoder: int)
     adapter = measures.adapter
     n = 2 if has_beginnings(request, adapter) else 1
     job = Job(_small(adapter, request, source, decoder, n), range(1), range(n), sums=range(n), block=n - 1)
-    run = Run(Target(_probability, contrast="none"), {}, None)
+    run = RunContext(Target(_probability, contrast="none"), {}, None)
     ended: list[int] = []
     with Allocated() as allocated, UndoList() as undo:
         undo.hook(adapter.model.register_forward_hook, lambda *_: ended.append(len(allocated.moments) - 1))

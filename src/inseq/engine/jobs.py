@@ -13,7 +13,7 @@ from inseq.requests.example import Example
 
 
 @dataclass(eq=False)
-class Memory:
+class ExampleCache:
     """What the run of an example leaves for variants that begin alike; empty before it has run."""
 
     tensors: tuple[Tensor, ...] = ()
@@ -49,7 +49,7 @@ class Job:
     variants: range
     steps: range
     start: int = 0
-    memory: Memory | None = None
+    memory: ExampleCache | None = None
     block: int = 0
     sums: range = range(0)
 

@@ -59,7 +59,7 @@ class Counters:
 
 
 @dataclass
-class Run:
+class RunContext:
     """What one call of the engine needs to know beside the requests."""
 
     target: Target
@@ -83,7 +83,7 @@ class Measures:
         self.counters = Counters()
         self._backward = Backward(adapter, self._count, self._taps)
 
-    def measure(self, packed: Packed, run: Run, budget: Budget) -> Iterator[tuple[Job, Any]]:
+    def measure(self, packed: Packed, run: RunContext, budget: Budget) -> Iterator[tuple[Job, Any]]:
         """The batch's jobs, or parts of them in steps, and what each contributes to the answer of its request."""
         if any(isinstance(job.request.variants, Hidden) for job, _ in packed.jobs):
             prepare_hiding(self.adapter)
@@ -116,13 +116,13 @@ class Measures:
         self.counters.rows += len(packed.inputs.decoder)
         self.counters.tokens += packed.tokens
 
-    def n_predicted(self, jobs: Sequence[Job], run: Run) -> int:
+    def n_predicted(self, jobs: Sequence[Job], run: RunContext) -> int:
         """How many numbers a prediction of some jobs takes: as many as there are tokens, or few where it is streamed."""
         requests = {id(job.request): job.request for job in jobs}.values()
         scored = all(isinstance(r, Score) and streams(target_of(r, run), run.contrasts) for r in requests)
         return 1 if scored and prepare_head(self.adapter) is not None else self.adapter.vocabulary_size
 
-    def _read(self, packed: Packed, run: Run, targets: Iterable[Target] = (), **how: Any) -> tuple[Reading, Predicted]:
+    def _read(self, packed: Packed, run: RunContext, targets: Iterable[Target] = (), **how: Any) -> tuple[Reading, Predicted]:
         """A forward without gradients; its predictions are streamed where no target wants to see all logits."""
         self._count(packed)
         wanted = bool(run.recorded and _originals(packed, run)) or bool(targets)
@@ -131,7 +131,7 @@ class Measures:
         reading = self.adapter.read(packed.inputs, n_predicted=n_predicted, **how)
         return reading, Streamed(head, reading.chosen) if head else reading.logits
 
-    def _record(self, predicted: Predicted, packed: Packed, run: Run) -> None:
+    def _record(self, predicted: Predicted, packed: Packed, run: RunContext) -> None:
         """Step scores cost nothing where the original example ran anyway."""
         wanted = _originals(packed, run) if run.recorded else []
         if not wanted:
@@ -154,12 +154,12 @@ class Measures:
         return dropout(self.adapter.model, (apart.seed * 1_000_003 + k) % 2**63) if apart else nullcontext()
 
     def _ending(self, packed: Packed, budget: Budget) -> AbstractContextManager[None]:
-        """Run the last layer at the wanted positions alone, where that is known and spares enough."""
+        """RunContext the last layer at the wanted positions alone, where that is known and spares enough."""
         overhead = budget.overhead * self.adapter.axis_size("layer")
         worth = is_worth(packed.inputs, overhead) and prepare_ending(self.adapter)
         return ending_at(self.adapter, packed.inputs.at) if worth else nullcontext()
 
-    def _scores(self, packed: Packed, run: Run, budget: Budget) -> list[Tensor]:
+    def _scores(self, packed: Packed, run: RunContext, budget: Budget) -> list[Tensor]:
         variants = packed.jobs[0][0].request.variants
         taps = self._taps(packed, (variants.layer,) if isinstance(variants, Placed) else ())
         placed = packed.placed(taps[0].side) if taps else None
@@ -181,19 +181,19 @@ class Measures:
         chosen = zip(targets, packed.jobs, strict=True)
         return [means[target][rows.start : rows.stop, : len(job.steps)] for target, (job, rows) in chosen]
 
-    def _logits(self, packed: Packed, run: Run, budget: Budget) -> list[Tensor]:
+    def _logits(self, packed: Packed, run: RunContext, budget: Budget) -> list[Tensor]:
         self._count(packed)
         logits = self.adapter.read(packed.inputs).logits
         return [logits[rows.start, : len(job.steps)] for job, rows in packed.jobs]
 
-    def _step_scores(self, packed: Packed, run: Run, budget: Budget) -> list[Tensor]:
+    def _step_scores(self, packed: Packed, run: RunContext, budget: Budget) -> list[Tensor]:
         self._count(packed)
         with torch.no_grad():
             values, logits = step_values(run.target, self.adapter, packed, packed.inputs, run.attributing)
         self._record(logits, packed, run)
         return [wide(values)[rows.start : rows.stop, None].cpu() for _, rows in packed.jobs]
 
-    def _step_gradients(self, packed: Packed, run: Run, budget: Budget) -> list[Tensor]:
+    def _step_gradients(self, packed: Packed, run: RunContext, budget: Budget) -> list[Tensor]:
         self._count(packed)
         request = packed.jobs[0][0].request
         assert isinstance(request, Gradient)
@@ -212,7 +212,7 @@ class Measures:
             run.target, packed, scores, values if taps else leaves_of(inputs, packed), [tap.side for tap in taps]
         )
 
-    def _captured(self, packed: Packed, run: Run, budget: Budget) -> list[dict[str, Tensor]]:
+    def _captured(self, packed: Packed, run: RunContext, budget: Budget) -> list[dict[str, Tensor]]:
         """Fold the attention of every layer as it comes; no layer waits for another, and nothing after the last is run."""
         captures = Captures(self.adapter, packed, budget, bool(run.recorded and _originals(packed, run)))
         watch = dissecting(self.adapter, captures.dissected) if captures.pieces else nullcontext()
@@ -222,7 +222,7 @@ class Measures:
             self._record(predicted, packed, run)
         return [fold.value() for fold in captures.folds]
 
-    def _directions(self, packed: Packed, run: Run, budget: Budget) -> list[dict[str, Tensor]]:
+    def _directions(self, packed: Packed, run: RunContext, budget: Budget) -> list[dict[str, Tensor]]:
         """How each written token's logit follows the last layer's output."""
         with reading_out(self.adapter) as read_out:
             reading, predicted = self._read(packed, run)
@@ -233,8 +233,8 @@ class Measures:
             for job, rows in packed.jobs
         ]
 
-    def _replayed(self, packed: Packed, run: Run, budget: Budget) -> list[dict[str, Tensor]]:
-        """Run each layer again when the forward has run it, with tokens zeroed."""
+    def _replayed(self, packed: Packed, run: RunContext, budget: Budget) -> list[dict[str, Tensor]]:
+        """RunContext each layer again when the forward has run it, with tokens zeroed."""
         replays = Replays(self.adapter, packed, budget)
         with replaying(self.adapter, replays.visit):
             _, predicted = self._read(packed, run)
@@ -252,7 +252,7 @@ class Measures:
             )
         return taps
 
-    def _activations(self, packed: Packed, run: Run, budget: Budget) -> list[Tensor]:
+    def _activations(self, packed: Packed, run: RunContext, budget: Budget) -> list[Tensor]:
         request = packed.jobs[0][0].request
         assert isinstance(request, Activations)
         taps = self._taps(packed, request.at)
@@ -263,7 +263,7 @@ class Measures:
         sides = [tap.side for tap in taps]
         return [by_feature(job, rows, values, sides).cpu() for job, rows in packed.jobs]
 
-    def _gradients(self, packed: Packed, run: Run, budget: Budget) -> Iterator[tuple[Job, Tensor]]:
+    def _gradients(self, packed: Packed, run: RunContext, budget: Budget) -> Iterator[tuple[Job, Tensor]]:
         def record(logits: Tensor, batch: Packed) -> None:
             self._record(logits, batch, run)
 
@@ -282,13 +282,13 @@ class Measures:
             yield from self._backward.at_once(packed, run.target, run.contrasts, budget, record)
 
 
-def apart_of(request: Request[Any], run: Run) -> Target | None:
+def apart_of(request: Request[Any], run: RunContext) -> Target | None:
     """The run's target, where it wants forwards of a kind of its own for a request."""
     wanted = isinstance(request, Score | Gradient) and target_of(request, run) is run.target
     return run.target if wanted and (run.target.passes > 0 or run.target.stepwise) else None
 
 
-def _originals(packed: Packed, run: Run) -> list[tuple[Job, int]]:
+def _originals(packed: Packed, run: RunContext) -> list[tuple[Job, int]]:
     """The rows of a batch that hold examples themselves, and the jobs they belong to."""
     return [
         (job, rows[job.variants.index(original)])
@@ -299,7 +299,7 @@ def _originals(packed: Packed, run: Run) -> list[tuple[Job, int]]:
     ]
 
 
-def target_of(request: Request[Any], run: Run) -> Target:
+def target_of(request: Request[Any], run: RunContext) -> Target:
     """What a request is about: a function of its own, or the run's target."""
     return run.target if not isinstance(request, Score) or request.target is None else request.target
 

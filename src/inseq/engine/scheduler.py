@@ -15,7 +15,7 @@ from inseq.engine.budget import Budget, default_budget
 from inseq.engine.footprint import Footprint
 from inseq.engine.gradients.batch import has_beginnings
 from inseq.engine.jobs import Job, jobs_of
-from inseq.engine.measures import Counters, Measures, Run, StepScores, apart_of
+from inseq.engine.measures import Counters, Measures, RunContext, StepScores, apart_of
 from inseq.engine.plan import Plan, smaller_than
 from inseq.engine.progress import shown_progress
 from inseq.engine.scores.reuse import portions, prepare_reuse, reusing
@@ -86,7 +86,7 @@ class Engine:
             shown_progress(self.adapter, plan, progress) as bar,
         ):
             self._plan = plan
-            run = Run(Target.of(target), shared, bar, {id(x): _unrecorded(x, functions) for x in examples})
+            run = RunContext(Target.of(target), shared, bar, {id(x): _unrecorded(x, functions) for x in examples})
             try:
                 run.contrasts = self._contrasts(examples, [run.target, *functions.values()], run)
                 results = self._drive([method for _, method in plans], run)
@@ -100,7 +100,7 @@ class Engine:
                     method.close()
         return [(result, run.step_scores[id(x)]) for result, (x, _) in zip(results, plans, strict=True)]
 
-    def _drive(self, plans: Sequence[Coroutine[Any, Any, Any]], run: Run) -> list[Any]:
+    def _drive(self, plans: Sequence[Coroutine[Any, Any, Any]], run: RunContext) -> list[Any]:
         done: dict[int, Any] = {}
         waiting: dict[int, tuple[Request[Any], ...]] = {}
 
@@ -119,7 +119,7 @@ class Engine:
                 advance(k, tuple(answers[id(request)] for request in requests))
         return [done[k] for k in range(len(plans))]
 
-    def _contrasts(self, examples: Sequence[Example], targets: Sequence[Target], run: Run) -> dict[int, Tensor]:
+    def _contrasts(self, examples: Sequence[Example], targets: Sequence[Target], run: RunContext) -> dict[int, Tensor]:
         """Predictions of the contrasts under their own contexts, where a target asks for them: all in full batches."""
         kinds = {target.contrast for target in targets}
         asked = {
@@ -130,20 +130,20 @@ class Engine:
         answers = self._answer(list(asked.values()), run)
         return {key: answers[id(request)] for key, request in asked.items()}
 
-    def _record_missing(self, examples: Sequence[Example], run: Run) -> None:
+    def _record_missing(self, examples: Sequence[Example], run: RunContext) -> None:
         if run.recorded:
             missing = [x for x in examples if any(run.step_scores[id(x)][name].isnan().all() for name in run.recorded)]
             any_target = next(iter(run.recorded.values()))
             self._answer([Score(x) for x in missing], replace(run, target=any_target, attributing=False))
 
-    def _record_alone(self, name: str, function: Target, examples: Sequence[Example], run: Run) -> None:
+    def _record_alone(self, name: str, function: Target, examples: Sequence[Example], run: RunContext) -> None:
         """Record a step function that needs forwards of its own."""
         requests = {id(x): Score(x.apart()) for x in examples}
         answers = self._answer(list(requests.values()), replace(run, target=function, recorded={}, attributing=False))
         for key, request in requests.items():
             run.step_scores[key][name] = answers[id(request)][0]
 
-    def _answer(self, requests: Sequence[Request[Any]], run: Run) -> dict[int, Any]:
+    def _answer(self, requests: Sequence[Request[Any]], run: RunContext) -> dict[int, Any]:
         """Answer all requests, kind by kind, in batches of similar length."""
         answers: dict[int, Answer] = {id(r): ANSWERS[type(r)](r) for r in requests}
         for company in dict.fromkeys(r.company for r in requests):
@@ -176,12 +176,12 @@ class Engine:
         plan = reusing(request, self._limited(request))
         return plan if plan is not None and prepare_reuse(self.adapter, plan[0].n_decoder) else None
 
-    def _run_sorted(self, jobs: list[Job], answers: Mapping[int, Answer], run: Run) -> None:
+    def _run_sorted(self, jobs: list[Job], answers: Mapping[int, Answer], run: RunContext) -> None:
         run.bar.expect(jobs)
         self._run_jobs(sorted(jobs, key=lambda job: (job.skipped, job.width)), answers, run)
 
-    def _run_jobs(self, jobs: Sequence[Job], answers: Mapping[int, Answer], run: Run) -> None:
-        """Run jobs batch by batch; out of memory halves the budget and goes on with what is left."""
+    def _run_jobs(self, jobs: Sequence[Job], answers: Mapping[int, Answer], run: RunContext) -> None:
+        """RunContext jobs batch by batch; out of memory halves the budget and goes on with what is left."""
         if not jobs:
             return
         apart, n_predicted = apart_of(jobs[0].request, run), self._measures.n_predicted(jobs, run)
@@ -212,8 +212,8 @@ class Engine:
         """Whether one forward serves several steps."""
         return self.adapter.facts.causal and not (apart and apart.stepwise)
 
-    def _fits(self, batch: Sequence[Job], answers: Mapping[int, Answer], run: Run) -> bool:
-        """Run a batch; where the memory does not suffice, halve the budget and answer no."""
+    def _fits(self, batch: Sequence[Job], answers: Mapping[int, Answer], run: RunContext) -> bool:
+        """RunContext a batch; where the memory does not suffice, halve the budget and answer no."""
         budget = self._room(batch[0].request, apart_of(batch[0].request, run))
         try:
             self._run_batch(batch, answers, run, budget)
@@ -229,7 +229,7 @@ class Engine:
             return False
         return True
 
-    def _run_batch(self, batch: Sequence[Job], answers: Mapping[int, Answer], run: Run, budget: Budget) -> None:
+    def _run_batch(self, batch: Sequence[Job], answers: Mapping[int, Answer], run: RunContext, budget: Budget) -> None:
         for job, contribution in self._measures.measure(pack(batch), run, budget):
             answers[id(job.request)].add(job, contribution)
             self._added.append(job)

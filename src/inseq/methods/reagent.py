@@ -13,7 +13,7 @@ from inseq.errors import ArgumentError
 from inseq.methods._method import Attribution, method
 from inseq.methods._options import at_least, one_of
 from inseq.methods.baselines import kept
-from inseq.requests import Original, Prediction, Rewritten, Score, Target, Variants, Written, gather
+from inseq.requests import Original, Prediction, Rewritten, Score, Target, Variants, WrittenLogits, gather
 from inseq.requests.example import Example
 
 N_CANDIDATES = 32
@@ -179,7 +179,7 @@ async def _probability(x: Example, variants: Variants) -> Float[Tensor, "variant
     return x.by_step(await Score(x.apart(), variants, target=PROBABILITY), 1, torch.prod)
 
 
-def written_probability(p: Prediction | Written) -> Float[Tensor, " n"]:
+def written_probability(p: Prediction | WrittenLogits) -> Float[Tensor, " n"]:
     """The written token's probability."""
     return (p.written - p.normalizer).exp()
 

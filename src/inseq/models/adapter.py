@@ -18,7 +18,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from inseq.errors import UnsupportedModelError
 from inseq.models import cache as memories
 from inseq.models.attention import attention_function, attention_implementation, own_attention
-from inseq.models.embeddings import Table, table_of
+from inseq.models.embeddings import EmbeddingTable, table_of
 from inseq.models.facts import facts_of
 from inseq.models.guest import UndoList
 from inseq.models.inputs import Inputs, Reading, Site
@@ -53,7 +53,7 @@ class Adapter(ABC):
 
     @property
     @abstractmethod
-    def tables(self) -> dict[str, Table]:
+    def tables(self) -> dict[str, EmbeddingTable]:
         """The embedding tables by side: ``"decoder"``, and ``"source"`` where there is an encoder."""
 
     @abstractmethod
@@ -280,7 +280,7 @@ class DecoderOnly(Adapter):
     """GPT-like models: one sequence, prompt and continuation."""
 
     @property
-    def tables(self) -> dict[str, Table]:
+    def tables(self) -> dict[str, EmbeddingTable]:
         return {"decoder": self._decoder}
 
     def __init__(self, model: Any, encoder: Encoder) -> None:
@@ -309,7 +309,7 @@ class EncoderDecoder(Adapter):
         self._decoder = table_of(model.get_decoder(), model)
 
     @property
-    def tables(self) -> dict[str, Table]:
+    def tables(self) -> dict[str, EmbeddingTable]:
         return {"source": self._source, "decoder": self._decoder}
 
     def arguments(self, inputs: Inputs) -> dict[str, Any]:

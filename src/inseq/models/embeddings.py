@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 @dataclass
-class Table:
+class EmbeddingTable:
     """An embedding table: ``unit`` takes its output to first-layer units, ``feed`` takes those to what the model expects."""
 
     module: nn.Module
@@ -36,7 +36,7 @@ class Table:
             return self.module(ids.to(self.device)) * self.unit
 
 
-def table_of(stack: Any, model: Any) -> Table:
+def table_of(stack: Any, model: Any) -> EmbeddingTable:
     try:
         module = stack.get_input_embeddings()
     except (AttributeError, NotImplementedError):
@@ -45,7 +45,7 @@ def table_of(stack: Any, model: Any) -> Table:
     if stack is model:
         inner = next((s for name in ("model", "transformer", "decoder") if (s := _scale_of(model, name)) is not None), None)
     scales_itself = hasattr(module, "embed_scale")
-    return Table(module, unit=1.0 if inner is None or scales_itself else float(inner))
+    return EmbeddingTable(module, unit=1.0 if inner is None or scales_itself else float(inner))
 
 
 def _scale_of(model: Any, name: str) -> float | None:

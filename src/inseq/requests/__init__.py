@@ -29,7 +29,7 @@ from inseq.requests.predictions import (
     StepForward,
     StepFunction,
     Target,
-    Written,
+    WrittenLogits,
 )
 from inseq.requests.rules import Edit, Relevance, Rescale
 from inseq.requests.variants import (
@@ -87,7 +87,7 @@ __all__ = [
     "StepFunction",
     "Target",
     "Variants",
-    "Written",
+    "WrittenLogits",
     "between",
     "gather",
     "total",

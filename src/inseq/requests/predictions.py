@@ -43,7 +43,7 @@ class Prediction:
 
 
 @dataclass(frozen=True, eq=False)
-class Written:
+class WrittenLogits:
     """Predictions of which no logits stand but the written tokens' own; the normalizer is computed where it is asked for.
 
     Attributes:
@@ -58,7 +58,7 @@ class Written:
     normalize: Callable[[], Float[Tensor, " n"]]
     ids: Int[Tensor, " n"]
     top: Callable[[int], tuple[Float[Tensor, "n k"], Int[Tensor, "n k"]]]
-    contrast: Written | None = None
+    contrast: WrittenLogits | None = None
 
     @property
     def normalizer(self) -> Float[Tensor, " n"]:
@@ -104,7 +104,7 @@ class Target:
         seed: of those passes.
         stepwise: whether every step is run by itself, with a forward of the whole model that ends at its prefix.
         axes: how many axes its values have beyond that of the predictions; a method's own function may have some.
-        of_written: whether the function asks of predictions no more than :class:`Written` has, so that no logits need stand.
+        of_written: whether the function needs no more than :class:`WrittenLogits` has, so that no row of logits is made.
     """
 
     function: Callable[[Any], Any]

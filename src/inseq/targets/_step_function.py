@@ -14,5 +14,5 @@ Facts: ``merge`` says how the values of merged steps combine; ``contrast`` what 
 ``"token"`` another token, ``"logits"`` predictions under another context (left out, it may use one); ``difference``
 whether it is zero where both tokens and both predictions are the same; ``passes`` the option that says over how many
 forwards with dropout it is averaged; ``of_written`` whether it asks of predictions no more than
-:class:`~inseq.requests.Written` has: the written tokens' logits and the normalizer.
+:class:`~inseq.requests.WrittenLogits` has: the written tokens' logits and the normalizer.
 """

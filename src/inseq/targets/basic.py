@@ -7,18 +7,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 from inseq.errors import ArgumentError
-from inseq.requests import Prediction, Written
+from inseq.requests import Prediction, WrittenLogits
 from inseq.targets._step_function import step_function
 
 
 @step_function("logit", merge="sum", contrast=None, of_written=True)
-def logit(p: Prediction | Written) -> Float[Tensor, " n"]:
+def logit(p: Prediction | WrittenLogits) -> Float[Tensor, " n"]:
     """The written token's logit: what the model says before it is normalised over the vocabulary."""
     return p.written
 
 
 @step_function("probability", merge="prod", contrast=None, of_written=True)
-def probability(p: Prediction | Written, *, logprob: bool = False) -> Float[Tensor, " n"]:
+def probability(p: Prediction | WrittenLogits, *, logprob: bool = False) -> Float[Tensor, " n"]:
     """The written token's probability, or its natural logarithm with ``logprob=True``."""
     log = p.written - p.normalizer
     return log if logprob else log.exp()
@@ -32,13 +32,13 @@ def entropy(p: Prediction) -> Float[Tensor, " n"]:
 
 
 @step_function("crossentropy", merge="sum", contrast=None, of_written=True)
-def crossentropy(p: Prediction | Written) -> Float[Tensor, " n"]:
+def crossentropy(p: Prediction | WrittenLogits) -> Float[Tensor, " n"]:
     """The written token's surprisal, ``-ln p``, in nats."""
     return -probability(p, logprob=True)
 
 
 @step_function("perplexity", merge="prod", contrast=None, of_written=True)
-def perplexity(p: Prediction | Written) -> Float[Tensor, " n"]:
+def perplexity(p: Prediction | WrittenLogits) -> Float[Tensor, " n"]:
     """``e`` to the surprisal in nats, which is one over the probability."""
     return crossentropy(p).exp()
 
@@ -67,7 +67,7 @@ def top_p_size(p: Prediction, *, top_p: float = 0.9) -> Float[Tensor, " n"]:
 
 @step_function("mc_dropout_prob_avg", merge="prod", contrast=None, passes="n_mcd_steps", of_written=True)
 def mc_dropout_prob_avg(
-    p: Prediction | Written, *, n_mcd_steps: int = 5, logprob: bool = False, seed: int = 0
+    p: Prediction | WrittenLogits, *, n_mcd_steps: int = 5, logprob: bool = False, seed: int = 0
 ) -> Float[Tensor, " n"]:
     """The written token's probability, averaged over forwards in which the model drops units (gal2016dropout).
 

@@ -13,39 +13,39 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from inseq.errors import ArgumentError
-from inseq.requests import Prediction, Written
+from inseq.requests import Prediction, WrittenLogits
 from inseq.targets._step_function import step_function
 from inseq.targets.basic import logit, probability
 
-P = TypeVar("P", Prediction, Prediction | Written)
+P = TypeVar("P", Prediction, Prediction | WrittenLogits)
 
 
 @step_function("contrast_logits", merge="sum", contrast="token", of_written=True)
-def contrast_logits(p: Prediction | Written) -> Float[Tensor, " n"]:
+def contrast_logits(p: Prediction | WrittenLogits) -> Float[Tensor, " n"]:
     """The contrast token's logit."""
     return logit(_contrast(p))
 
 
 @step_function("contrast_prob", merge="prod", contrast="token", of_written=True)
-def contrast_prob(p: Prediction | Written, *, logprob: bool = False) -> Float[Tensor, " n"]:
+def contrast_prob(p: Prediction | WrittenLogits, *, logprob: bool = False) -> Float[Tensor, " n"]:
     """The contrast token's probability, or its natural logarithm with ``logprob=True``."""
     return probability(_contrast(p), logprob=logprob)
 
 
 @step_function("contrast_logits_diff", merge="sum", contrast="token", difference=True, of_written=True)
-def contrast_logits_diff(p: Prediction | Written) -> Float[Tensor, " n"]:
+def contrast_logits_diff(p: Prediction | WrittenLogits) -> Float[Tensor, " n"]:
     """By how much the written token's logit exceeds the contrast token's (yin2022interpreting)."""
     return logit(p) - logit(_contrast(p))
 
 
 @step_function("contrast_prob_diff", merge="absmax", contrast="token", difference=True, of_written=True)
-def contrast_prob_diff(p: Prediction | Written, *, logprob: bool = False) -> Float[Tensor, " n"]:
+def contrast_prob_diff(p: Prediction | WrittenLogits, *, logprob: bool = False) -> Float[Tensor, " n"]:
     """By how much the written token's probability exceeds the contrast token's; of logarithms with ``logprob=True``."""
     return probability(p, logprob=logprob) - probability(_contrast(p), logprob=logprob)
 
 
 @step_function("pcxmi", merge="sum", contrast="token", difference=True, of_written=True)
-def pcxmi(p: Prediction | Written) -> Float[Tensor, " n"]:
+def pcxmi(p: Prediction | WrittenLogits) -> Float[Tensor, " n"]:
     """Pointwise conditional cross-mutual information, ``ln p - ln p'``, in nats: above zero where the context helps.
 
     The natural logarithm is that of the authors' own measurements (fernandes2023when).
@@ -54,7 +54,7 @@ def pcxmi(p: Prediction | Written) -> Float[Tensor, " n"]:
 
 
 @step_function("in_context_pvi", merge="sum", contrast="token", difference=True, of_written=True)
-def in_context_pvi(p: Prediction | Written) -> Float[Tensor, " n"]:
+def in_context_pvi(p: Prediction | WrittenLogits) -> Float[Tensor, " n"]:
     """Pointwise usable information of a prompt, ``log2 p - log2 p'``, in bits: above zero where it helps (lu2023measuring)."""
     return pcxmi(p) / math.log(2)
 

@@ -34,7 +34,7 @@ LIGHT_GROUNDS = {"7", *map(str, range(9, 16))}
 PLAIN, BOLD, DIM = Style(), Style(bold=True), Style(dim=True)
 
 
-class Look(NamedTuple):
+class ColourDepth(NamedTuple):
     """What a terminal can show.
 
     Attributes:
@@ -52,10 +52,10 @@ class Look(NamedTuple):
         return _shade(scale.level(value, LEVELS), scale.kind, self.depth, self.theme)
 
 
-def look(console: Console) -> Look:
+def look(console: Console) -> ColourDepth:
     """What is known of a terminal. Of its ground only ``COLORFGBG`` tells; most are dark."""
     ground = os.environ.get("COLORFGBG", "").rpartition(";")[2]
-    return Look(None if console.no_color else console.color_system, "light" if ground in LIGHT_GROUNDS else "dark")
+    return ColourDepth(None if console.no_color else console.color_system, "light" if ground in LIGHT_GROUNDS else "dark")
 
 
 @cache

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from rich.cells import cell_len
 from rich.text import Text
 
-from inseq.views.ansi import Look
+from inseq.views.ansi import ColourDepth
 from inseq.views.flow import cut, left, right
 from inseq.views.table import Cells, Label, Scale, Table
 from inseq.views.words import exponent, number, power_sign
@@ -18,7 +18,7 @@ MOST_BLOCKS, MOST_LINES = 3, 120
 """What is still a picture of the whole."""
 
 
-def grid(table: Table, width: int, look: Look) -> list[Text] | None:
+def grid(table: Table, width: int, look: ColourDepth) -> list[Text] | None:
     """Return the lines of the matrix, with the values of each column under it; None where it does not fit."""
     names = beside(table)
     height = len(table.rows) + len(names) + 2
@@ -77,7 +77,7 @@ def _fitting(sizes: Sequence[int], room: int) -> Iterator[tuple[int, int]]:
     yield start, len(sizes)
 
 
-def _cell(value: float | None, scale: Scale, power: int, size: int, look: Look) -> Text:
+def _cell(value: float | None, scale: Scale, power: int, size: int, look: ColourDepth) -> Text:
     text = Text(right(number(value, power), size))
     text.stylize(look.shade(value, scale), 1)
     return text

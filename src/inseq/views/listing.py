@@ -10,7 +10,7 @@ from typing import NamedTuple
 from rich.cells import cell_len
 from rich.text import Text
 
-from inseq.views.ansi import BOLD, DIM, Look
+from inseq.views.ansi import BOLD, DIM, ColourDepth
 from inseq.views.flow import Piece, cut, drawn, flow, left, paragraph
 from inseq.views.grid import MARGIN, beside, largest
 from inseq.views.table import Cells, Label, Line, Table
@@ -55,7 +55,7 @@ class Scene(NamedTuple):
     table: Table
     text: Sequence[Word]
     width: int
-    look: Look
+    look: ColourDepth
 
     @property
     def narrow(self) -> bool:

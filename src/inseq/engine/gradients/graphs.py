@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from inseq.engine.gradients.kept import Tape, fused
+from inseq.engine.gradients.kept import ForwardCache, fused
 from inseq.engine.gradients.last_layer import LastLayer, body_below, last_layer_cut
 from inseq.engine.gradients.products import Body, Sums, pulled, whole_body
 from inseq.models import probes
@@ -74,7 +74,7 @@ class Graphs:
         self.adapter = adapter
         self.inputs = inputs
         self.kind = kind
-        self._tape = Tape() if several else None
+        self._tape = ForwardCache() if several else None
         self._encoded: Encoded | None = None
 
     def whole(self) -> tuple[Graph, Reading]:
@@ -95,7 +95,7 @@ class Graphs:
         short = replace(whole, decoder=decoder, decoder_keep=keep, at=whole.at[:, :0])
         if self._encoded is not None:
             short = replace(short, source=None, memory=(self._encoded.leaf,))
-        with self._tape.replay():
+        with self._tape.read():
             return self._graph(short)[0]
 
     def _graph(self, inputs: Inputs) -> tuple[Graph, Reading]:

@@ -2,7 +2,7 @@
 
 A gradient's forward runs once and its backward once for each step, so whatever the backward would compute anew is kept.
 Each edit lets the module's own code compute the values; only the way back is another. What a forward computed also serves
-forwards over the beginnings of its rows, whose graphs are shorter: see :class:`Tape`.
+forwards over the beginnings of its rows, whose graphs are shorter: see :class:`ForwardCache`.
 """
 
 from __future__ import annotations
@@ -31,34 +31,34 @@ PARTS = 4
 """Into how many parts a causal attention's queries are cut at most, each of half ``SHORT`` at least; each looks back only."""
 
 
-class Tape:
+class ForwardCache:
     """What a forward computed at every position, taken up again by forwards over the first positions of its rows.
 
     A causal model computes the same there, so that nothing is multiplied with weights again.
     """
 
     def __init__(self) -> None:
-        self.replaying = False
+        self.reading = False
         self._found: dict[int, list[tuple[Tensor, ...]]] = defaultdict(list)
         self._calls: Counter[int] = Counter()
 
     @contextmanager
-    def replay(self) -> Iterator[None]:
+    def read(self) -> Iterator[None]:
         """Give what was found, call by call, instead of taking it."""
-        self.replaying, self._calls = True, Counter()
+        self.reading, self._calls = True, Counter()
         try:
             yield
         finally:
-            self.replaying = False
+            self.reading = False
 
-    def knows(self, module: nn.Module) -> bool:
+    def has(self, module: nn.Module) -> bool:
         """Whether calls of a module were recorded."""
         return id(module) in self._found
 
-    def take(self, module: nn.Module, compute: Callable[[], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    def get_or_compute(self, module: nn.Module, compute: Callable[[], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
         """What a call of a module computes, or computed in the forward that was recorded, at all its positions."""
         key = id(module)
-        if not self.replaying:
+        if not self.reading:
             values = compute()
             self._found[key].append(tuple(value.detach() for value in values))
             return values
@@ -67,7 +67,7 @@ class Tape:
         return found
 
 
-class _Known(Function):
+class SavedLinear(Function):
     """A product with weights whose outcome is known."""
 
     @staticmethod
@@ -82,7 +82,7 @@ class _Known(Function):
         return grad.reshape(-1, grad.shape[-1]).mm(weight).reshape(*grad.shape[:-1], weight.shape[1]), None, None
 
 
-class _Sloped(Function):
+class SavedActivation(Function):
     """An elementwise function whose slope is known: its backward is one product."""
 
     @staticmethod
@@ -96,7 +96,7 @@ class _Sloped(Function):
         return grads[0] * slope, None, None
 
 
-class _Normed(Function):
+class SavedRMSNorm(Function):
     """A norm by the root mean square, from what was scaled to unit square: its backward is three passes."""
 
     @staticmethod
@@ -112,7 +112,7 @@ class _Normed(Function):
         return torch.addcmul(g, unit, mean, value=-1).mul(scale).to(grads[0].dtype), None, None, None, None
 
 
-class _Attended(Function):
+class SavedAttention(Function):
     """An attention whose weights are known; where no query looks ahead, its backward does not either."""
 
     @staticmethod
@@ -167,15 +167,15 @@ def _to_unit(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
 
 
 @contextmanager
-def fused(model: nn.Module, tape: Tape | None = None, encoder: nn.Module | None = None) -> Iterator[None]:
+def fused(model: nn.Module, cache: ForwardCache | None = None, encoder: nn.Module | None = None) -> Iterator[None]:
     """Let activations and norms by the root mean square keep what their backward needs.
 
-    With a tape, which knows nothing of the encoder, products with weights too.
+    With a cache, which knows nothing of the encoder, products with weights too.
     """
     apart = set() if encoder is None else {id(module) for module in encoder.modules()}
     with UndoList() as undo:
         for module in model.modules():
-            own = None if id(module) in apart else tape
+            own = None if id(module) in apart else cache
             kind = type(module)
             if kind in ACTIVATIONS and not list(module.parameters()):
                 function = partial(_activated, module, own)
@@ -189,7 +189,7 @@ def fused(model: nn.Module, tape: Tape | None = None, encoder: nn.Module | None 
         yield
 
 
-def _activated(module: nn.Module, tape: Tape | None, forward: Callable[..., Tensor], x: Tensor) -> Tensor:
+def _activated(module: nn.Module, cache: ForwardCache | None, forward: Callable[..., Tensor], x: Tensor) -> Tensor:
     if not (torch.is_grad_enabled() and x.requires_grad):
         return forward(x)
 
@@ -202,23 +202,23 @@ def _activated(module: nn.Module, tape: Tape | None, forward: Callable[..., Tens
         values.append(y.detach())
         return torch.autograd.grad(y, leaf, torch.ones_like(y))
 
-    if tape is None or x.ndim != 3:
+    if cache is None or x.ndim != 3:
         (slope,) = compute()
     else:
-        slope = tape.take(module, compute)[0].narrow(1, 0, x.shape[1])
+        slope = cache.get_or_compute(module, compute)[0].narrow(1, 0, x.shape[1])
     with torch.no_grad():
         known = values.pop() if values else forward(x)
-    return _applied(_Sloped, x, known, slope)
+    return _applied(SavedActivation, x, known, slope)
 
 
-def _multiplied(module: nn.Module, tape: Tape, forward: Callable[..., Tensor], x: Tensor) -> Tensor:
+def _multiplied(module: nn.Module, cache: ForwardCache, forward: Callable[..., Tensor], x: Tensor) -> Tensor:
     if x.ndim != 3:
         return forward(x)
-    (known,) = tape.take(module, lambda: (forward(x),))
-    if not tape.replaying:
+    (known,) = cache.get_or_compute(module, lambda: (forward(x),))
+    if not cache.reading:
         return known
     known = known.narrow(1, 0, x.shape[1])
-    return _applied(_Known, x, matrix_of(module), known) if x.requires_grad else known
+    return _applied(SavedLinear, x, matrix_of(module), known) if x.requires_grad else known
 
 
 def is_product(module: nn.Module) -> bool:
@@ -233,7 +233,7 @@ def matrix_of(module: nn.Module) -> Float[Tensor, "out inner"]:
     return weight.T if isinstance(module, Conv1D) else weight
 
 
-def _normalized(module: nn.Module, tape: Tape | None, forward: Callable[..., Tensor], x: Tensor) -> Tensor:
+def _normalized(module: nn.Module, cache: ForwardCache | None, forward: Callable[..., Tensor], x: Tensor) -> Tensor:
     """The norm's own value; its backward by the formula, where that gives the value."""
     eps = next((e for name in ("variance_epsilon", "eps") if isinstance(e := getattr(module, name, None), float)), None)
     weight = next(iter(module.parameters()), None)
@@ -245,12 +245,12 @@ def _normalized(module: nn.Module, tape: Tape | None, forward: Callable[..., Ten
             known, (unit, scale) = forward(x), _to_unit(x, eps)
             return known, unit, scale, *(gain for gain in (weight, 1 + weight) if _near(unit * gain, known))
 
-    if tape is None or x.ndim != 3:
+    if cache is None or x.ndim != 3:
         known, unit, scale, *gains = compute()
     else:
-        known, unit, scale, *gains = tape.take(module, compute)
+        known, unit, scale, *gains = cache.get_or_compute(module, compute)
         known, unit, scale = (t.narrow(1, 0, x.shape[1]) for t in (known, unit, scale))
-    return _applied(_Normed, x, known.contiguous(), unit, scale, gains[0]) if gains else forward(x)
+    return _applied(SavedRMSNorm, x, known.contiguous(), unit, scale, gains[0]) if gains else forward(x)
 
 
 def _near(a: Tensor, b: Tensor) -> bool:
@@ -273,7 +273,7 @@ def added_of(mask: Tensor | None, kwargs: dict[str, Any]) -> Tensor | None:
 
 def attended(
     module: nn.Module,
-    tape: Tape | None,
+    cache: ForwardCache | None,
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -285,7 +285,7 @@ def attended(
     A long one keeps no weights, which would take the square of its length: torch computes it, forward and backward.
     """
     n, n_keys, scaling = query.shape[2], key.shape[2], scaling_of(query, kwargs)
-    if max(n, n_keys) > LONG or (tape is not None and tape.replaying and not tape.knows(module)):
+    if max(n, n_keys) > LONG or (cache is not None and cache.reading and not cache.has(module)):
         size = query.shape[1] // key.shape[1]
         keys, values = (t.repeat_interleave(size, 1) if size > 1 else t for t in (key, value))
         return scaled_dot_product_attention(query, keys, values, added_of(mask, kwargs), scale=scaling).transpose(1, 2)
@@ -295,7 +295,7 @@ def attended(
             known, weights = own_attention(module, query, key, value, mask, **kwargs)
             return known, weights, weights.triu(1).any()
 
-    known, weights, ahead = compute() if tape is None else tape.take(module, compute)
+    known, weights, ahead = compute() if cache is None else cache.get_or_compute(module, compute)
     weights = weights.narrow(2, 0, n).narrow(3, 0, n_keys)
     parts = 1 if n != n_keys or n < SHORT or ahead else min(PARTS, 2 * n // SHORT)
-    return _applied(_Attended, query, key, value, known.narrow(1, 0, n), weights, scaling, parts)
+    return _applied(SavedAttention, query, key, value, known.narrow(1, 0, n), weights, scaling, parts)

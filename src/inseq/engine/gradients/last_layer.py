@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from inseq.engine.gradients.kept import Tape, added_of, attended, scaling_of
+from inseq.engine.gradients.kept import ForwardCache, added_of, attended, scaling_of
 from inseq.engine.gradients.products import Body, Sums, pulled
 from inseq.models.adapter import Adapter
 from inseq.models.attention import attention_function
@@ -64,12 +64,12 @@ class LastLayer:
 
 
 @contextmanager
-def last_layer_cut(adapter: Adapter, tape: Tape | None = None) -> Iterator[LastLayer]:
+def last_layer_cut(adapter: Adapter, cache: ForwardCache | None = None) -> Iterator[LastLayer]:
     """Cut the graph of a differentiable forward at the last layer's input, keys and values; other attentions are fused.
 
     Args:
         adapter: the model.
-        tape: of the forward.
+        cache: of the forward.
     """
     layers = layers_of(adapter)
     index = max(i for stack, i in layers if stack == "decoder")
@@ -87,7 +87,7 @@ def last_layer_cut(adapter: Adapter, tape: Tape | None = None) -> Iterator[LastL
     def attend(
         module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, **kwargs: Any
     ) -> tuple[Tensor, Tensor | None]:
-        own = None if sites[id(module)][0] == "encoder" else tape
+        own = None if sites[id(module)][0] == "encoder" else cache
         if id(module) not in inside or not torch.is_grad_enabled():
             return attended(module, own, query, key, value, mask, **kwargs), None
         output = attended(module, own, query, key.detach(), value.detach(), mask, **kwargs)

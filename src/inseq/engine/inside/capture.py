@@ -22,7 +22,7 @@ from inseq.requests import Attended, Capture, Fold
 
 
 @dataclass(frozen=True, eq=False)
-class _Part:
+class _CapturedJob:
     """One job of the batch: its row, its fold, and which of the decoder's layers and heads it sees."""
 
     job: Job
@@ -139,12 +139,12 @@ class CutPieces:
             yield some, pieces
 
 
-def _part(adapter: Adapter, job: Job, row: int) -> _Part:
+def _part(adapter: Adapter, job: Job, row: int) -> _CapturedJob:
     request = job.request
     assert isinstance(request, Capture)
     layers = chosen(request.layers, adapter.axis_size("layer"), "layers")
     heads = None if request.heads is None else chosen(request.heads, adapter.axis_size("head"), "heads")
-    return _Part(job, request, row, request.fold(), layers, heads)
+    return _CapturedJob(job, request, row, request.fold(), layers, heads)
 
 
 def lengths(job: Job, site: Site) -> tuple[int, int]:

@@ -102,7 +102,7 @@ def replaying(adapter: Adapter, visit: Callable[[CleanLayer], None]) -> Iterator
         UnsupportedModelError: see :func:`layers_of`; and if an attention's output is not its weights times its values.
     """
     layers = layers_of(adapter)
-    replays = _Replays(adapter, visit)
+    replays = _LayerWatch(adapter, visit)
     with UndoList() as undo:
         for key, module in layers.items():
             for part in module.modules():
@@ -112,7 +112,7 @@ def replaying(adapter: Adapter, visit: Callable[[CleanLayer], None]) -> Iterator
         yield
 
 
-class _Replays:
+class _LayerWatch:
     """Within a forward: catches what the attentions of the running layer compute, and stands in for them in a replay."""
 
     def __init__(self, adapter: Adapter, visit: Callable[[CleanLayer], None]) -> None:

@@ -38,7 +38,7 @@ ROUNDING = 32
 
 
 @dataclass(frozen=True, eq=False)
-class _Part:
+class _ZeroedJob:
     """One job of the batch: its row, its fold, and what of the model it is about."""
 
     job: Job
@@ -66,7 +66,7 @@ class _Visit:
     layer: CleanLayer
     site: Site
     heads: Tensor
-    parts: Sequence[_Part]
+    parts: Sequence[_ZeroedJob]
 
     @cached_property
     def looked_at(self) -> list[Tensor]:
@@ -137,7 +137,7 @@ class Replays:
 
     def visit(self, layer: CleanLayer) -> None:
         for site in layer.heads:
-            together: dict[tuple[int, ...], list[_Part]] = defaultdict(list)
+            together: dict[tuple[int, ...], list[_ZeroedJob]] = defaultdict(list)
             for part in self.parts:
                 heads = part.heads_of(layer, site)
                 if heads is not None:
@@ -146,7 +146,7 @@ class Replays:
                 self._visit(_Visit(layer, site, torch.tensor(heads), parts))
 
     def _visit(self, visit: _Visit) -> None:
-        """Run the layer on every token of some examples, at the positions that it reaches."""
+        """RunContext the layer on every token of some examples, at the positions that it reaches."""
         run, whole, outputs = self._way(visit)
         clean = [wide(out[at]) for out, at in zip(outputs, self._places(visit, whole), strict=True)]
         changes = [torch.zeros(reached.shape, dtype=c.dtype) for reached, c in zip(visit.reached, clean, strict=True)]
@@ -256,9 +256,9 @@ def _joined(group: list[_Span], span: _Span) -> list[_Span]:
     return [*group[:-1], both]
 
 
-def _part(adapter: Adapter, job: Job, row: int) -> _Part:
+def _part(adapter: Adapter, job: Job, row: int) -> _ZeroedJob:
     request = job.request
     assert isinstance(request, Replay)
     n_layers, n_heads = adapter.axis_size("layer"), adapter.axis_size("head")
     layers, heads = chosen(request.layers, n_layers, "layers"), heads_by_layer(request.heads, n_layers, n_heads)
-    return _Part(job, request, row, request.fold(), layers, heads)
+    return _ZeroedJob(job, request, row, request.fold(), layers, heads)

@@ -64,7 +64,7 @@ def _attend(
         some = slice(start, min(start + size, n_queries))
         cut = partial(_cut, some, n_queries)
         call = partial(_output, module, tuple(map(cut, args)), {name: cut(each) for name, each in kwargs.items()})
-        outputs.append(_Block.apply(call, rules, query[:, :, some], key, value))  # type: ignore[no-untyped-call]
+        outputs.append(_AttentionBlock.apply(call, rules, query[:, :, some], key, value))  # type: ignore[no-untyped-call]
     return torch.cat(outputs, 1), None
 
 
@@ -79,7 +79,7 @@ def _output(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], *g
     return own_attention(module, *given, *args, **kwargs)[0]
 
 
-class _Block(torch.autograd.Function):
+class _AttentionBlock(torch.autograd.Function):
     """What some queries attend to; nothing is kept of it but what it is computed from."""
 
     @staticmethod
@@ -123,7 +123,7 @@ def _noting_apart(rules: Rules) -> Iterator[None]:
         rules._allowed = before
 
 
-OURS.add(_Block._backward_cls)
+OURS.add(_AttentionBlock._backward_cls)
 
 
 def splits(adapter: Adapter) -> bool:

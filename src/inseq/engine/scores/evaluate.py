@@ -15,7 +15,7 @@ from inseq.engine.batches import Packed
 from inseq.engine.scores.head import LinearHead
 from inseq.errors import ArgumentError, InseqError
 from inseq.models.guest import is_out_of_memory
-from inseq.requests import Prediction, Target, Written
+from inseq.requests import Prediction, Target, WrittenLogits
 from inseq.requests.example import Contrast
 
 FREE_OF_GRADIENTS = ("occlusion", "lime", "shapley_sampling")
@@ -49,14 +49,14 @@ class Streamed:
     def normalizer(self) -> Float[Tensor, " n"]:
         return self.head.normalizer(self.hidden.flatten(0, 1))
 
-    def written(self, ids: Int[Tensor, "row step"], contrast: Int[Tensor, "row step"] | None) -> Written:
+    def written(self, ids: Int[Tensor, "row step"], contrast: Int[Tensor, "row step"] | None) -> WrittenLogits:
         """The predictions of chosen tokens, rows and steps along one axis."""
         hidden = self.hidden.flatten(0, 1)
 
-        def of(ids: Tensor, contrast: Written | None = None) -> Written:
+        def of(ids: Tensor, contrast: WrittenLogits | None = None) -> WrittenLogits:
             ids = ids.to(hidden.device).flatten()
             chosen = self.head.chosen(hidden, ids)
-            return Written(chosen, lambda: self.normalizer, ids, lambda k: self.head.top(hidden, k), contrast)
+            return WrittenLogits(chosen, lambda: self.normalizer, ids, lambda k: self.head.top(hidden, k), contrast)
 
         return of(ids, None if contrast is None else of(contrast))
 
@@ -91,7 +91,9 @@ def evaluate(
     return values
 
 
-def prediction_of(target: Target, predicted: Predicted, packed: Packed, kept: Mapping[int, Tensor]) -> Prediction | Written:
+def prediction_of(
+    target: Target, predicted: Predicted, packed: Packed, kept: Mapping[int, Tensor]
+) -> Prediction | WrittenLogits:
     """What a target is given: all rows and steps along one axis."""
     compared = _contrast_ids(target, packed)
     if isinstance(predicted, Streamed):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from inseq.engine.budget import Budget
-from inseq.engine.jobs import Job, Memory
+from inseq.engine.jobs import ExampleCache, Job
 from inseq.models import probes
 from inseq.models.adapter import Adapter
 from inseq.models.inputs import Inputs
@@ -99,20 +99,20 @@ def reusing(request: Request[Any], budget: Budget) -> tuple[Job, list[Job]] | No
         return None
     every = range(len(x.at))
     whole = Job(request, range(len(variants)), every)
-    memory = Memory()
+    memory = ExampleCache()
     first = Job(request, range(1), every, memory=memory)
     jobs = _source_jobs(request, firsts, memory) if x.n_source else _cheapest_jobs(request, firsts, memory, budget)
     return (first, jobs) if _work([first, *jobs], budget) < _work([whole], budget) else None
 
 
-def _source_jobs(request: Request[Any], firsts: Sequence[int], memory: Memory) -> list[Job]:
+def _source_jobs(request: Request[Any], firsts: Sequence[int], memory: ExampleCache) -> list[Job]:
     n = request.example.n_source
     inside = sum(first < n for first in firsts)
     jobs = [_job(request, range(1, 1 + inside), 0, memory)] if inside else []
     return [job for job in (*jobs, _job(request, range(1 + inside, 1 + len(firsts)), firsts[inside], memory)) if job.steps]
 
 
-def _cheapest_jobs(request: Request[Any], firsts: Sequence[int], memory: Memory, budget: Budget) -> list[Job]:
+def _cheapest_jobs(request: Request[Any], firsts: Sequence[int], memory: ExampleCache, budget: Budget) -> list[Job]:
     """Groups of neighbours, all of one size: large ones run more than they need, small ones are many forwards."""
     n = len(firsts)
 
@@ -125,7 +125,7 @@ def _cheapest_jobs(request: Request[Any], firsts: Sequence[int], memory: Memory,
     return min((cut(size) for size in sizes), key=lambda jobs: _work(jobs, budget))
 
 
-def _job(request: Request[Any], variants: range, start: int, memory: Memory) -> Job:
+def _job(request: Request[Any], variants: range, start: int, memory: ExampleCache) -> Job:
     x = request.example
     unchanged = int((x.at < start - x.n_source).sum())
     return Job(request, variants, range(unchanged, len(x.at)), start, memory if start else None)

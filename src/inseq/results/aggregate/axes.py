@@ -27,7 +27,7 @@ RESCALED = "largest magnitude is 1"
 
 
 @dataclass(frozen=True)
-class Fold:
+class AxisFold:
     """One function over one trailing axis."""
 
     axis: str
@@ -83,7 +83,7 @@ def aggregate_by(output: S, aggregator: Names, aggregate_fn: Names, options: dic
     return found
 
 
-def plan(axes: tuple[str, ...], reduce_by: tuple[str, ...], aggregator: Names, aggregate_fn: Names) -> list[Fold]:
+def plan(axes: tuple[str, ...], reduce_by: tuple[str, ...], aggregator: Names, aggregate_fn: Names) -> list[AxisFold]:
     """Pair functions with axes, from the last axis to the first.
 
     Raises:
@@ -121,11 +121,11 @@ def _plain(names: Names) -> Function | list[Function | None] | None:
     return [None if name == "scores" else name for name in names]
 
 
-def _fold(axis: str, function: Function) -> Fold:
+def _fold(axis: str, function: Function) -> AxisFold:
     if not isinstance(function, str):
-        return Fold(axis, getattr(function, "__name__", "custom"), function, False)
+        return AxisFold(axis, getattr(function, "__name__", "custom"), function, False)
     entry = aggregation_functions[function]
-    return Fold(axis, entry.name, entry.function, bool(entry.facts.get("unsigned")))
+    return AxisFold(axis, entry.name, entry.function, bool(entry.facts.get("unsigned")))
 
 
 def _select(output: S, select_idx: SelectIdx) -> S:
@@ -164,7 +164,7 @@ def ranged(output: S, axis: str, start: int, end: int) -> S:
     )
 
 
-def _folded(output: S, fold: Fold) -> S:
+def _folded(output: S, fold: AxisFold) -> S:
     return _map(
         output,
         lambda scores: scores.reduce(fold.axis, fold.function),
