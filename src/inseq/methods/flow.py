@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import pad
@@ -87,7 +86,7 @@ async def attention_rollout(x: Example) -> Attribution:
     Attention is not an explanation of the target: it says where information was read, not what it changed.
     """
     found = await Capture(x, fold=lambda: _Rollout(x), sites=("encoder", "decoder", "cross"))
-    return Attribution(rearrange(found["scores"], "step feature -> feature step"))
+    return Attribution(found["scores"].transpose(0, 1))
 
 
 class _Rollout:
@@ -142,7 +141,7 @@ async def alti(x: Example) -> Attribution:
         UnsupportedModelError: if the attention does not go through transformers' interface, or the pieces do not sum.
     """
     found = await Capture(x, fold=lambda: _Alti(x), sites=("encoder", "decoder", "cross"), pieces=True)
-    return Attribution(rearrange(found["scores"], "step feature -> feature step"))
+    return Attribution(found["scores"].transpose(0, 1))
 
 
 class _Alti:
@@ -223,7 +222,7 @@ async def alti_logit(x: Example) -> Attribution:
     end = await Direction(x)
     found = await Capture(x, fold=lambda: _AltiLogit(x, end["direction"]), sites=("encoder", "decoder", "cross"), pieces=True)
     unassigned = end["logit"] - found["assigned"]
-    return Attribution(rearrange(found["scores"], "step feature -> feature step"), {"unassigned": unassigned})
+    return Attribution(found["scores"].transpose(0, 1), {"unassigned": unassigned})
 
 
 class _AltiLogit:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import pad
@@ -47,7 +46,7 @@ async def attention(x: Example, *, layers: Choice = None, heads: Choice = None) 
     whole = x.granular and layers is None and heads is None
     own: tuple[Site, ...] = ("encoder",) if x.n_source and whole else ()
     found = await Capture(x, fold=lambda: _Weights(x), sites=(*own, *sites_of(x)), layers=layers, heads=heads)
-    scores = rearrange(found["scores"], "step feature ... -> feature step ...")
+    scores = found["scores"].transpose(0, 1)
     return Attribution(scores, sequence_scores={"encoder_self_attentions": found["encoder"]} if own else {})
 
 
@@ -77,10 +76,11 @@ class _Weights:
         joined = [torch.cat(parts, -1) if len(parts) > 1 else parts[0] for parts in sites]
         if not self.x.granular:
             return {"scores": torch.stack(joined).mean(0)}
-        found = {"scores": rearrange(torch.stack(joined), "layer head step feature -> step feature layer head")}
+        weights: Float[Tensor, "layer head step feature"] = torch.stack(joined)
+        found = {"scores": weights.permute(2, 3, 0, 1)}
         if "encoder" in self.layers:
-            own = torch.stack(self.layers["encoder"])
-            found["encoder"] = rearrange(own, "layer head query key -> key query layer head")
+            own: Float[Tensor, "layer head query key"] = torch.stack(self.layers["encoder"])
+            found["encoder"] = own.permute(3, 2, 0, 1)
         return found
 
 
@@ -134,7 +134,7 @@ async def value_zeroing(
         layers=layers,
         heads=heads,
     )
-    scores = rearrange(found["scores"], "step feature ... -> feature step ...")
+    scores = found["scores"].transpose(0, 1)
     return Attribution(scores, sequence_scores={"encoder_self_scores": found["encoder"]} if own else {})
 
 
@@ -181,5 +181,6 @@ class _Changes:
             return {"scores": scores.mean(-1)}
         found = {"scores": scores}
         if "encoder" in self.layers:
-            found["encoder"] = rearrange(torch.stack(self.layers["encoder"]), "layer query key -> key query layer")
+            own: Float[Tensor, "layer query key"] = torch.stack(self.layers["encoder"])
+            found["encoder"] = own.permute(2, 1, 0)
         return found
