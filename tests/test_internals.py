@@ -226,7 +226,7 @@ def test_a_model_is_as_it_was_after_a_failure_amid_a_replay(name: str, error: Ba
     handle = part.register_forward_hook(fail)
     with unchanged(model, tokenizer), pytest.raises(type(error)):
         loaded.attribute("w1 w2", generation_args={"max_new_tokens": 3, "min_new_tokens": 3}, show_progress=False)
-    assert seen[-1] > 1
+    assert max(seen) > 1
     handle.remove()
 
 

@@ -142,6 +142,16 @@ def test_no_file_takes_a_private_name_of_another() -> None:
     assert taken == []
 
 
+def test_nothing_imports_the_command_line() -> None:
+    outside = [module for module in TREES if not f"{module}.".startswith("cli.")]
+    assert [module for module in outside if any(f"{i}.".startswith("cli.") for i, _ in imports_of(module))] == []
+
+
+def test_rooms_are_small() -> None:
+    long = {name_of(path): n for path in SOURCE.rglob("*.py") if (n := len(path.read_text().splitlines())) > 400}
+    assert long == {}
+
+
 def test_the_rules_can_fail() -> None:
     assert room_of("results.files.document") == "results.files"
     assert ("errors", "ArgumentError") in set(imports_of("registry"))
