@@ -173,7 +173,7 @@ def watched(model: nn.Module) -> Iterator[list[int]]:
         ("occlusion", "entropy", (), False),
         ("lime", "logit", (), True),
         ("dummy", "probability", ("probability",), True),
-        ("alti", "probability", (), True),
+        ("alti", "probability", ("probability",), True),
         ("value_zeroing", "entropy", ("probability",), True),
         ("attention", "probability", ("entropy",), True),
     ],

@@ -25,6 +25,7 @@ ROOMS = (
     "targets",
     "methods",
     "models",
+    "engine.accelerators",
     "engine.budget",
     "engine.jobs",
     "engine.progress",

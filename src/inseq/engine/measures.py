@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from inseq.engine.accelerators import pays
 from inseq.engine.answers import by_feature, wide
 from inseq.engine.batches import Packed
 from inseq.engine.budget import Budget
@@ -68,6 +69,7 @@ class RunContext:
     step_scores: dict[int, StepScores] = field(default_factory=dict)
     contrasts: dict[int, Tensor] = field(default_factory=dict)
     attributing: bool = True
+    streamed: bool = True
 
 
 class Measures:
@@ -90,8 +92,13 @@ class Measures:
         request = packed.jobs[0][0].request
         apart = apart_of(request, run)
         stepwise = apart is not None and apart.stepwise
-        if not stepwise and not isinstance(request, Gradient):
-            prepare_head(self.adapter)
+        if (
+            run.streamed
+            and not stepwise
+            and not isinstance(request, Gradient)
+            and (run.recorded or isinstance(request, Score))
+        ):
+            prepare_head(self.adapter)  # before the hooks of a measurement are in place
         measures: dict[type[Request[Any]], Any] = {
             Score: self._step_scores if stepwise else self._scores,
             Gradient: self._step_gradients,
@@ -118,15 +125,18 @@ class Measures:
 
     def n_predicted(self, jobs: Sequence[Job], run: RunContext) -> int:
         """How many numbers a prediction of some jobs takes: as many as there are tokens, or few where it is streamed."""
+        n_numbers = sum(job.rows * len(job.steps) for job in jobs) * self.adapter.vocabulary_size
+        run.streamed = pays("streamed_predictions", n_numbers)
         requests = {id(job.request): job.request for job in jobs}.values()
         scored = all(isinstance(r, Score) and streams(target_of(r, run), run.contrasts) for r in requests)
-        return 1 if scored and prepare_head(self.adapter) is not None else self.adapter.vocabulary_size
+        return 1 if scored and run.streamed and prepare_head(self.adapter) is not None else self.adapter.vocabulary_size
 
     def _read(self, packed: Packed, run: RunContext, targets: Iterable[Target] = (), **how: Any) -> tuple[Reading, Predicted]:
         """A forward without gradients; its predictions are streamed where no target wants to see all logits."""
         self._count(packed)
         wanted = bool(run.recorded and _originals(packed, run)) or bool(targets)
-        head = prepare_head(self.adapter) if all(streams(target, run.contrasts) for target in targets) else None
+        streamed = run.streamed and wanted and all(streams(target, run.contrasts) for target in targets)
+        head = prepare_head(self.adapter) if streamed else None
         n_predicted = 0 if head else None if wanted else 1
         reading = self.adapter.read(packed.inputs, n_predicted=n_predicted, **how)
         return reading, Streamed(head, reading.chosen) if head else reading.logits
@@ -154,9 +164,9 @@ class Measures:
         return dropout(self.adapter.model, (apart.seed * 1_000_003 + k) % 2**63) if apart else nullcontext()
 
     def _ending(self, packed: Packed, budget: Budget) -> AbstractContextManager[None]:
-        """RunContext the last layer at the wanted positions alone, where that is known and spares enough."""
+        """Run the last layer at the wanted positions alone, where that is known and spares enough."""
         overhead = budget.overhead * self.adapter.axis_size("layer")
-        worth = is_worth(packed.inputs, overhead) and prepare_ending(self.adapter)
+        worth = pays("early_end") and is_worth(packed.inputs, overhead) and prepare_ending(self.adapter)
         return ending_at(self.adapter, packed.inputs.at) if worth else nullcontext()
 
     def _scores(self, packed: Packed, run: RunContext, budget: Budget) -> list[Tensor]:
@@ -234,7 +244,7 @@ class Measures:
         ]
 
     def _replayed(self, packed: Packed, run: RunContext, budget: Budget) -> list[dict[str, Tensor]]:
-        """RunContext each layer again when the forward has run it, with tokens zeroed."""
+        """Run each layer again when the forward has run it, with tokens zeroed."""
         replays = Replays(self.adapter, packed, budget)
         with replaying(self.adapter, replays.visit):
             _, predicted = self._read(packed, run)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from inseq.engine.accelerators import pays
 from inseq.engine.answers import ANSWERS, Answer
 from inseq.engine.batches import batches, pack
 from inseq.engine.budget import Budget, default_budget
@@ -159,9 +160,9 @@ class Engine:
             plans = {id(r): plan for r in together if in_one and not apart and (plan := self._reusing(r)) is not None}
             whole = [r for r in together if id(r) not in plans]
             stepwise = apart is not None and apart.stepwise
-            begun = in_one and apart is None and has_beginnings(together[0], self.adapter)
             for request in whole:
                 most = None if drawn else budget.steps(request, self.adapter.vocabulary_size)
+                begun = in_one and apart is None and has_beginnings(request, self.adapter)
                 jobs += jobs_of(request, in_one, overhead, stepwise=stepwise, beginnings=begun, most=most)
             self._run_sorted(jobs, answers, run)
             for portion in portions(list(plans.values()), budget):
@@ -173,7 +174,7 @@ class Engine:
 
     def _reusing(self, request: Request[Any]) -> tuple[Job, list[Job]] | None:
         """How a request is answered from where its variants change on, where the model and the work allow it."""
-        plan = reusing(request, self._limited(request))
+        plan = reusing(request, self._limited(request)) if pays("cache_reuse") else None
         return plan if plan is not None and prepare_reuse(self.adapter, plan[0].n_decoder) else None
 
     def _run_sorted(self, jobs: list[Job], answers: Mapping[int, Answer], run: RunContext) -> None:
@@ -181,7 +182,7 @@ class Engine:
         self._run_jobs(sorted(jobs, key=lambda job: (job.skipped, job.width)), answers, run)
 
     def _run_jobs(self, jobs: Sequence[Job], answers: Mapping[int, Answer], run: RunContext) -> None:
-        """RunContext jobs batch by batch; out of memory halves the budget and goes on with what is left."""
+        """Run jobs batch by batch; out of memory halves the budget and goes on with what is left."""
         if not jobs:
             return
         apart, n_predicted = apart_of(jobs[0].request, run), self._measures.n_predicted(jobs, run)
@@ -213,7 +214,7 @@ class Engine:
         return self.adapter.facts.causal and not (apart and apart.stepwise)
 
     def _fits(self, batch: Sequence[Job], answers: Mapping[int, Answer], run: RunContext) -> bool:
-        """RunContext a batch; where the memory does not suffice, halve the budget and answer no."""
+        """Run a batch; where the memory does not suffice, halve the budget and answer no."""
         budget = self._room(batch[0].request, apart_of(batch[0].request, run))
         try:
             self._run_batch(batch, answers, run, budget)

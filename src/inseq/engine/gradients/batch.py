@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from inseq.engine.accelerators import pays
 from inseq.engine.answers import by_feature
 from inseq.engine.batches import Packed
 from inseq.engine.budget import Budget
@@ -134,7 +135,8 @@ class Backward:
         Where all variants of a request are here, what a product gives is complete, and handed on at once.
         """
         room = budget.cotangents
-        batched = n_sums > 1 and room >= 2 * graph.hidden.numel() and self._can_batch(edit, graph, body, n_sums, leaves)
+        several = pays("batched_products") and n_sums > 1 and room >= 2 * graph.hidden.numel()
+        batched = several and self._can_batch(edit, graph, body, n_sums, leaves)
         found: list[list[Tensor]] = [[] for _ in jobs]
         at = [_taken(leaf.detach(), edit) for leaf in leaves]
         taken = [by_feature(job, rows, at, sides) for job, rows in jobs]
@@ -170,9 +172,12 @@ class Backward:
 
 
 def has_beginnings(request: Request[Any], adapter: Adapter) -> bool:
-    """Whether graphs over the beginnings of rows can be made from one forward."""
-    plain = isinstance(request, Gradient) and request.edit is None and not request.at
-    return plain and not isinstance(request.variants, Placed) and prepare_graphs(adapter) != "plain"
+    """Return whether graphs over the beginnings of rows are to be made from one forward."""
+    if not isinstance(request, Gradient) or request.edit is not None or request.at or isinstance(request.variants, Placed):
+        return False
+    x = request.example
+    size = (x.n_source + int(x.at[-1]) + 1) * len(x.steps) * len(request.variants)
+    return pays("beginnings", size) and prepare_graphs(adapter, size) != "plain"
 
 
 def averaged(passes: int, once: Callable[[int], list[tuple[Job, Tensor]]]) -> list[tuple[Job, Tensor]]:

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from inseq.engine.accelerators import pays
 from inseq.engine.gradients.kept import ForwardCache, fused
 from inseq.engine.gradients.last_layer import LastLayer, body_below, last_layer_cut
 from inseq.engine.gradients.products import Body, Sums, pulled, whole_body
@@ -129,8 +130,21 @@ def encoder_cut(encoder: nn.Module) -> Iterator[list[Encoded]]:
         yield found
 
 
-def prepare_graphs(adapter: Adapter) -> GraphKind:
-    """Return the cheapest kind of graph that gives the model's own gradients."""
+KINDS: dict[GraphKind, str] = {"without_last_layer": "last_layer", "saved_slopes": "saved_slopes"}
+"""The kinds of graph from the cheapest on, each with its switch."""
+
+
+def prepare_graphs(adapter: Adapter, size: int | None = None) -> GraphKind:
+    """Return the cheapest kind of graph that gives the model's own gradients.
+
+    Args:
+        adapter: the model.
+        size: positions times products of the work; without it, the work is worth asking for.
+    """
+    if not all(pays(switch) for switch in KINDS.values()):
+        return _cheapest(adapter)  # a switch is off: no fact of the model
+    if not pays("last_layer", size):
+        return "plain"
     if adapter.facts.graph_kind is None:
         with guest(adapter.model):
             adapter.facts.graph_kind = _cheapest(adapter)
@@ -142,9 +156,8 @@ def _cheapest(adapter: Adapter) -> GraphKind:
         return "plain"
     inputs, cotangents = _question(adapter)
     plain = _gradients(Graphs(adapter, inputs, "plain", several=False), cotangents)
-    kinds: tuple[GraphKind, ...] = ("without_last_layer", "saved_slopes")
-    if adapter.facts.attention_sites is None:
-        kinds = ("saved_slopes",)
+    routed = adapter.facts.attention_sites is not None
+    kinds = [kind for kind, switch in KINDS.items() if pays(switch) and (routed or kind == "saved_slopes")]
 
     def is_right(kind: GraphKind) -> bool:
         gradients = _gradients(Graphs(adapter, inputs, kind, several=True), cotangents)

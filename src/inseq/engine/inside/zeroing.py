@@ -12,6 +12,7 @@ from jaxtyping import Bool
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from inseq.engine.accelerators import pays
 from inseq.engine.answers import wide
 from inseq.engine.batches import Packed
 from inseq.engine.budget import Budget
@@ -146,7 +147,7 @@ class Replays:
                 self._visit(_Visit(layer, site, torch.tensor(heads), parts))
 
     def _visit(self, visit: _Visit) -> None:
-        """RunContext the layer on every token of some examples, at the positions that it reaches."""
+        """Run the layer on every token of some examples, at the positions that it reaches."""
         run, whole, outputs = self._way(visit)
         clean = [wide(out[at]) for out, at in zip(outputs, self._places(visit, whole), strict=True)]
         changes = [torch.zeros(reached.shape, dtype=c.dtype) for reached, c in zip(visit.reached, clean, strict=True)]
@@ -194,7 +195,7 @@ class Replays:
                     raise
                 continue
             if all(near(out[at], old) for out, at, old in zip(again, self._places(visit, whole), before, strict=True)):
-                found = None if whole else self._shortcut(visit)
+                found = self._shortcut(visit) if pays("zeroing_shortcut") and not whole else None
                 return (run, whole, again) if found is None else (found, False, self._run(found, none))
         raise UnsupportedModelError(
             f"Layer {layer.index} of {type(self.adapter.model).__name__}'s {layer.stack} gives something else when it is "

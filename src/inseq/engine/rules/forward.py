@@ -29,7 +29,7 @@ def edited_reading(
     watch: AbstractContextManager[Any] | None = None,
     weights: int = 2**62,
 ) -> tuple[Reading, Float[Tensor, "row step"]]:
-    """RunContext one forward under an edit's rules; every operation on the way is checked to be covered.
+    """Run one forward under an edit's rules; every operation on the way is checked to be covered.
 
     The attention is the eager one, whose operations can be seen, by blocks of queries where it has more than so many
     ``weights``. Rules of relevance end at the logits, from which the target's ordinary gradient goes on; the rescale rule
