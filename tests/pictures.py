@@ -12,9 +12,9 @@ from results import translation
 
 from inseq.outputs.output import FeatureAttributionOutput
 from inseq.outputs.sequence import FeatureAttributionSequenceOutput
-from inseq.views import svg
 from inseq.views.colours import css, palette
-from inseq.views.shapes import Drawing, Grid, Text
+from inseq.views.figure import svg
+from inseq.views.figure.shapes import Drawing, Grid, Text
 from inseq.views.tabulate import table
 
 STRONGEST = {kind: css(palette(kind, "light")[-1]) for kind in ("sequential", "diverging")}

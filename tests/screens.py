@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from inseq.outputs.sequence import FeatureAttributionSequenceOutput
-from inseq.views import terminal
 from inseq.views.table import Table
 from inseq.views.tabulate import table
+from inseq.views.terminal import render as terminal
 
 WAYS: list[dict[str, Any]] = [{}, {"token": 1}, {"token": -1, "top": 2}, {"top": 1}]
 

@@ -17,9 +17,10 @@ from inseq.outputs.output import FeatureAttributionOutput
 from inseq.outputs.tables import tables
 from inseq.results.aggregate.slices import dimensions
 from inseq.results.alternatives import Alternative, Alternatives
-from inseq.views import html, terminal
 from inseq.views.look import Look
+from inseq.views.page import html
 from inseq.views.tabulate import table
+from inseq.views.terminal import render as terminal
 
 # ----------------------------------------------------------------------------- results
 

@@ -16,8 +16,8 @@ from results import HOSTILE, continuation, everywhere, translation
 
 from inseq.outputs.output import FeatureAttributionOutput
 from inseq.outputs.sequence import FeatureAttributionSequenceOutput
-from inseq.views import html
 from inseq.views.colours import PAPER, palette
+from inseq.views.page import html
 from inseq.views.tabulate import table
 from inseq.views.words import visible
 

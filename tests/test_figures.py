@@ -11,11 +11,11 @@ import torch
 from pictures import INCHES_WIDE, POINTS, STRONGEST, Picture, grid, long, picture, texts
 from results import HOSTILE, NAN, continuation, everywhere, translation
 
-from inseq.views import svg
 from inseq.views.colours import CONTRAST, contrast, css, palette
-from inseq.views.layout import drawing
-from inseq.views.measures import cut, from_right, width, wrapped
-from inseq.views.shapes import Text
+from inseq.views.figure import svg
+from inseq.views.figure.layout import drawing
+from inseq.views.figure.measures import cut, from_right, width, wrapped
+from inseq.views.figure.shapes import Text
 from inseq.views.tabulate import table
 from inseq.views.words import visible
 
@@ -188,7 +188,7 @@ def test_what_no_eye_can_tell_apart_is_pooled_and_said() -> None:
 
 
 def test_pooling_keeps_signs_and_blanks() -> None:
-    from inseq.views.plan import _strongest
+    from inseq.views.figure.sizes import _strongest
 
     values = np.array([[0.1, -0.9, NAN], [0.2, NAN, NAN], [-0.3, 0.2, 0.5]])
     assert np.array_equal(_strongest(values, 2, 2), [[-0.9, NAN], [-0.3, 0.5]], equal_nan=True)

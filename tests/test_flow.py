@@ -7,9 +7,9 @@ import torch
 from results import HOSTILE, NAN, continuation, everywhere, translation
 from rich.cells import cell_len
 
-from inseq.views.flow import Piece, cut, drawn, flow, weightiest
 from inseq.views.tabulate import table
-from inseq.views.tsv import tsv
+from inseq.views.terminal.flow import Piece, cut, drawn, flow, weightiest
+from inseq.views.terminal.tsv import tsv
 
 
 def test_pieces_flow() -> None:

@@ -20,7 +20,7 @@ from inseq.engine.batches import pack
 from inseq.engine.budget import Budget
 from inseq.engine.footprint import Allocated, guessed, measured
 from inseq.engine.jobs import Job
-from inseq.engine.measures import Measures, Run
+from inseq.engine.measures import Measures, RunContext
 from inseq.engine.plan import LOGITS, Plan, Room, size_text
 from inseq.engine.progress import Progress, time_text
 from inseq.engine.scheduler import Engine
@@ -127,7 +127,7 @@ def test_bytes_of_long_rows_follow_from_short_ones(name: str, kind: str) -> None
     request = request_of(kind, x)
     own = range(len(steps))
     measures = Measures(made)
-    run = Run(Target(harness.function("probability"), contrast="none"), {}, None)
+    run = RunContext(Target(harness.function("probability"), contrast="none"), {}, None)
     with guest(made.model), fused_activations(made.model):
         footprint = measured(measures, request)
         assert footprint is not None

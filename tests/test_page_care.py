@@ -13,7 +13,7 @@ from results import translation
 
 from inseq.outputs.output import FeatureAttributionOutput
 from inseq.outputs.sequence import FeatureAttributionSequenceOutput
-from inseq.views import html
+from inseq.views.page import html
 from inseq.views.tabulate import table
 
 NOTEBOOK = """fragment => {

@@ -14,8 +14,8 @@ import torch
 from browsing import long, open_page, saved, sentence, shares, show
 from results import NAN, continuation, tokens, translation
 
-from inseq.views import html
 from inseq.views.colours import palette
+from inseq.views.page import html
 from inseq.views.tabulate import table
 
 # ----------------------------------------------------------------------------- comparison
@@ -149,7 +149,7 @@ def test_a_very_long_result_is_within_its_budget(browser: Any, tmp_path: Path) -
 
 
 def test_half_precision_is_near(browser: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from inseq.views import payload
+    from inseq.views.page import payload
 
     monkeypatch.setattr(payload, "HALF_FROM", 1)
     output = translation([[3e-9, 1e-12], [NAN, 1.5e-9], [0.0, -2e-9]], signed=True)

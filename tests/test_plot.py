@@ -17,9 +17,9 @@ from results import HOSTILE, NAN, continuation, everywhere, translation
 from inseq.errors import ArgumentError, UnknownArgumentError
 from inseq.outputs.output import FeatureAttributionOutput
 from inseq.outputs.sequence import FeatureAttributionSequenceOutput
-from inseq.views import svg
 from inseq.views.colours import css
-from inseq.views.layout import drawing
+from inseq.views.figure import svg
+from inseq.views.figure.layout import drawing
 from inseq.views.table import Table
 from inseq.views.tabulate import table
 
@@ -122,7 +122,7 @@ def test_notebooks_show_the_figure() -> None:
 
 
 def test_a_script_without_a_font_is_named_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    from inseq.views import fonts
+    from inseq.views.figure import fonts
 
     monkeypatch.setattr(fonts, "FURTHER", ())
     with pytest.warns(UserWarning, match=r"No installed font has CJK: .* fonts-noto-cjk .* \.svg") as caught:
@@ -137,7 +137,7 @@ def test_a_script_without_a_font_is_named_once(monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_font_of_the_script_is_chosen() -> None:
 
-    from inseq.views import fonts
+    from inseq.views.figure import fonts
 
     latin, nothing = fonts.families("abc")
     assert latin[-1] == "DejaVu Sans"
@@ -152,7 +152,7 @@ def test_a_font_of_the_script_is_chosen() -> None:
 def test_a_font_installed_since_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from matplotlib import font_manager
 
-    from inseq.views import fonts
+    from inseq.views.figure import fonts
 
     written, broken = font(tmp_path / "new.ttf", "Noto Sans Gothic", "\U00010330\U00010331"), tmp_path / "broken.ttf"
     broken.write_bytes(b"no font")

@@ -13,11 +13,11 @@ from rich.style import Style
 from rich.text import Text
 from screens import WAYS, coloured, plain
 
-from inseq.views import terminal
-from inseq.views.ansi import Look
 from inseq.views.colours import LEVELS, contrast
 from inseq.views.table import Scale
 from inseq.views.tabulate import table
+from inseq.views.terminal import render as terminal
+from inseq.views.terminal.ansi import ColourDepth
 
 
 def grounds(line: str) -> dict[str, Color | None]:
@@ -74,9 +74,11 @@ def test_a_light_ground_has_the_colours_of_the_light_page(monkeypatch: pytest.Mo
 def test_every_shade_can_be_read_and_strong_ones_stand_out(depth: str, kind: Any, theme: Any) -> None:
     scale = Scale(-1.0 if kind == "diverging" else 0.0, 1.0, kind)
     values = [scale.minimum + i * (1.0 - scale.minimum) / (LEVELS - 1) for i in range(LEVELS)]
-    styles = [Look(depth, theme).shade(value, scale) for value in values]
+    styles = [ColourDepth(depth, theme).shade(value, scale) for value in values]
     middle = LEVELS // 2 if kind == "diverging" else 0
-    assert styles[middle] == Look(depth, theme).shade(None, scale) == Look(None, theme).shade(1.0, scale) == Style()
+    assert (
+        styles[middle] == ColourDepth(depth, theme).shade(None, scale) == ColourDepth(None, theme).shade(1.0, scale) == Style()
+    )
     filled = [(style.color, style.bgcolor) for style in styles if style != Style()]
     assert len(filled) >= LEVELS * 0.7
     assert all(contrast(rgb(ink), rgb(fill)) >= 4.5 for ink, fill in filled)

@@ -18,7 +18,7 @@ from results import NAN, continuation, translation
 from inseq.errors import ArgumentError
 from inseq.views.colours import LEVELS, PAPER, contrast, ink, palette
 from inseq.views.look import Look
-from inseq.views.style import sheet
+from inseq.views.page.style import sheet
 from inseq.views.table import Scale
 from inseq.views.tabulate import table
 from inseq.views.words import exponent, number, visible

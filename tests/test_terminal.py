@@ -17,9 +17,10 @@ from test_views import ODD
 from inseq.errors import ArgumentError
 from inseq.outputs.context import AttributeContextOutput
 from inseq.outputs.sequence import FeatureAttributionSequenceOutput
-from inseq.views import budget, terminal
+from inseq.views import budget
 from inseq.views.context import context_table
 from inseq.views.tabulate import table
+from inseq.views.terminal import render as terminal
 from inseq.views.words import visible
 
 MIXED = ["Hello", " wörld", "你好", "世界。", " שלום", " عليكم", "👩\u200d🚀", "e\u0301", "\n", " ", "</s>", " a", "bc"]

@@ -16,10 +16,12 @@ from results import HOSTILE, NAN, continuation, everywhere, tokens, translation
 
 from inseq.outputs.output import FeatureAttributionOutput
 from inseq.outputs.sequence import FeatureAttributionSequenceOutput
-from inseq.views import html, static, surface, terminal
-from inseq.views.style import sheet
+from inseq.views import surface
+from inseq.views.page import html, static
+from inseq.views.page.style import sheet
 from inseq.views.table import Table
 from inseq.views.tabulate import table
+from inseq.views.terminal import render as terminal
 from inseq.views.words import visible
 
 
@@ -109,7 +111,7 @@ def test_the_script_is_small_and_once_on_a_page() -> None:
 
 
 def test_every_module_is_in_the_script() -> None:
-    folder = Path(html.__file__).with_name("page")
+    folder = Path(html.__file__).parent
     assert sorted(html.SCRIPTS) == sorted(path.name for path in folder.glob("*.js"))
     for name in html.SCRIPTS:
         assert set((folder / name).read_text(encoding="utf-8").splitlines()) - {""} <= set(html.script().splitlines())

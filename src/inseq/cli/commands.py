@@ -112,11 +112,11 @@ def run_show(args: argparse.Namespace) -> None:
             _remark(f"No browser can be opened here. Written: {page}")
         return
     if args.tsv:
-        from inseq.views.tsv import tsv
+        from inseq.views.terminal.tsv import tsv
 
         sys.stdout.buffer.write(tsv(_tables(result)).encode())
     else:
-        from inseq.views import terminal
+        from inseq.views.terminal import render as terminal
 
         terminal.render(_tables(result), token=args.token, top=args.top)
 

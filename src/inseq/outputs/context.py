@@ -6,8 +6,9 @@ from pathlib import Path
 
 from inseq.errors import writing
 from inseq.results.context import ContextScores
-from inseq.views import html, surface
+from inseq.views import surface
 from inseq.views.context import context_table
+from inseq.views.page import html
 
 
 class AttributeContextOutput(ContextScores):

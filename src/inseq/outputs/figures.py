@@ -60,12 +60,12 @@ def save(output: Shown, path: Path) -> None:
     """
     drawn = tables(output)
     if path.suffix == ".svg":
-        from inseq.views import svg
+        from inseq.views.figure import svg
 
         data = svg.document(drawn).encode("utf-8")
     else:
         made = figure(drawn)
-        from inseq.views.figure import written
+        from inseq.views.figure.figure import written
 
         data = written(made, path.suffix.removeprefix("."))
     containers.write(path, data)
@@ -83,6 +83,6 @@ def figure(drawn: Sequence[Table], title: str | None = None) -> Figure:
         raise ArgumentError(
             "Figures other than .svg need matplotlib, which is not installed: pip install inseq[plot], or save as .svg."
         ) from error
-    from inseq.views.figure import plot
+    from inseq.views.figure.figure import plot
 
     return plot(drawn, title)

@@ -9,8 +9,9 @@ from inseq.errors import ArgumentError, writing
 from inseq.outputs.figures import figure
 from inseq.outputs.tables import Shown, tables
 from inseq.results.aggregate.axes import Names
-from inseq.views import html, surface
+from inseq.views import surface
 from inseq.views.look import Look
+from inseq.views.page import html
 from inseq.views.table import Table
 
 

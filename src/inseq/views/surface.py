@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from inseq.views import html
+from inseq.views.page import html
 from inseq.views.table import Table
 
 
@@ -16,7 +16,7 @@ def show(tables: Sequence[Table], title: str | None = None, theme: html.Theme = 
         display({"text/html": html.fragment(tables, title, theme), "text/plain": "Inseq attribution"}, raw=True)
     else:
         # rich is imported where it is needed: it takes a while, and draws from Python's global random state.
-        from inseq.views import terminal
+        from inseq.views.terminal import render as terminal
 
         terminal.render(tables, title=title)
 

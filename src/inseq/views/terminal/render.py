@@ -11,11 +11,11 @@ from rich.style import Style
 from rich.text import Text
 
 from inseq.errors import ArgumentError
-from inseq.views.ansi import BOLD, DIM, PLAIN, look
-from inseq.views.flow import Piece, cut, drawn, flow, left, paragraph, weightiest
-from inseq.views.grid import MARGIN, grid, largest
-from inseq.views.listing import Scene, Word, listed, ranked, scores, strongest, unit, words
 from inseq.views.table import Cells, Scale, Table
+from inseq.views.terminal.ansi import BOLD, DIM, PLAIN, look
+from inseq.views.terminal.flow import Piece, cut, drawn, flow, left, paragraph, weightiest
+from inseq.views.terminal.grid import MARGIN, grid, largest
+from inseq.views.terminal.listing import Scene, Word, listed, ranked, scores, strongest, unit, words
 from inseq.views.words import exponent, number, visible
 
 TOP = 5

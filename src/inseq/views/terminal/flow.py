@@ -10,7 +10,7 @@ from rich.cells import cell_len, chop_cells, set_cell_size
 from rich.style import Style
 from rich.text import Text
 
-from inseq.views.ansi import DIM, PLAIN
+from inseq.views.terminal.ansi import DIM, PLAIN
 
 NARROWEST = 2
 """Cells of a line at least: those of a wide character."""

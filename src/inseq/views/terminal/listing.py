@@ -10,10 +10,10 @@ from typing import NamedTuple
 from rich.cells import cell_len
 from rich.text import Text
 
-from inseq.views.ansi import BOLD, DIM, ColourDepth
-from inseq.views.flow import Piece, cut, drawn, flow, left, paragraph
-from inseq.views.grid import MARGIN, beside, largest
 from inseq.views.table import Cells, Label, Line, Table
+from inseq.views.terminal.ansi import BOLD, DIM, ColourDepth
+from inseq.views.terminal.flow import Piece, cut, drawn, flow, left, paragraph
+from inseq.views.terminal.grid import MARGIN, beside, largest
 from inseq.views.words import exponent, number, power_sign, visible
 
 NARROW = 40

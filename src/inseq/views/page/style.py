@@ -42,7 +42,7 @@ def sheet() -> str:
 
 
 def _layout() -> str:
-    return (resources.files("inseq.views") / "page" / "layout.css").read_text(encoding="utf-8").strip()
+    return (resources.files("inseq.views.page") / "layout.css").read_text(encoding="utf-8").strip()
 
 
 def _pairs(kind: str) -> list[tuple[tuple[str, str], tuple[str, str]]]:

@@ -8,8 +8,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from inseq.views.colours import LEVELS, RGB, ink, palette
-from inseq.views.measures import MAX_CHARS, cut, width, wrapped
-from inseq.views.plan import (
+from inseq.views.figure.measures import MAX_CHARS, cut, width, wrapped
+from inseq.views.figure.shapes import BLANK, Anchor, Box, Drawing, Grid, Levels, Mark, Rule, Text
+from inseq.views.figure.sizes import (
     APART,
     BESIDE,
     LABEL,
@@ -23,12 +24,11 @@ from inseq.views.plan import (
     SMALL,
     WIDEST,
     Block,
-    Plan,
-    Score,
+    FigureSizes,
+    ScoreRow,
     number_size,
     plan,
 )
-from inseq.views.shapes import BLANK, Anchor, Box, Drawing, Grid, Levels, Mark, Rule, Text
 from inseq.views.table import Label, Matrix, Scale, Table
 from inseq.views.words import number, power_sign, visible
 
@@ -101,7 +101,7 @@ def _table(table: Table, y: float) -> Placed:
     return [*marks, *caption], y
 
 
-def _head(sizes: Plan, y: float) -> Placed:
+def _head(sizes: FigureSizes, y: float) -> Placed:
     """The labels of the columns, and what they are."""
     y += sizes.head
     marks: list[Mark] = [_text("input ↓ output →", sizes.left - BESIDE, y - 5, SMALL, SOFT, "end")]
@@ -114,7 +114,7 @@ def _head(sizes: Plan, y: float) -> Placed:
     return marks, y
 
 
-def _body(sizes: Plan, scale: Scale, y: float) -> Placed:
+def _body(sizes: FigureSizes, scale: Scale, y: float) -> Placed:
     """The cells with their numbers, and the labels of the rows."""
     marks: list[Mark] = []
     fills, at = tuple(palette(scale.kind, "light")), 0
@@ -137,21 +137,21 @@ def _levels(values: Matrix, scale: Scale) -> Levels:
     return np.array(found, np.int64).reshape(values.shape)
 
 
-def _blanks(sizes: Plan, levels: Levels, y: float) -> Iterator[Mark]:
+def _blanks(sizes: FigureSizes, levels: Levels, y: float) -> Iterator[Mark]:
     """A stroke where there is no number."""
     for i, j in np.argwhere(levels == BLANK).tolist():
         x, middle = sizes.middle(j), y + (i + 0.5) * sizes.row
         yield Rule(x - 3, middle + 3, x + 3, middle - 3, LINE)
 
 
-def _numbers(sizes: Plan, block: Block, levels: Levels, fills: tuple[RGB, ...], y: float) -> Iterator[Mark]:
+def _numbers(sizes: FigureSizes, block: Block, levels: Levels, fills: tuple[RGB, ...], y: float) -> Iterator[Mark]:
     for i, j in np.argwhere(levels != BLANK).tolist():
         text, colour = number(float(block.values[i, j]), sizes.power), ink(fills[levels[i, j]])
         base = y + (i + 0.5) * sizes.row + MIDDLE * sizes.number
         yield _text(text, sizes.middle(j), base, sizes.number, colour, "middle")
 
 
-def _scores(sizes: Plan, y: float) -> Placed:
+def _scores(sizes: FigureSizes, y: float) -> Placed:
     """A row for each step score and diagnostic: numbers where they fit, bars elsewhere."""
     if not sizes.scores:
         return [], y
@@ -171,7 +171,7 @@ def _scores(sizes: Plan, y: float) -> Placed:
     return marks, y
 
 
-def _bars(sizes: Plan, score: Score, y: float) -> list[Mark]:
+def _bars(sizes: FigureSizes, score: ScoreRow, y: float) -> list[Mark]:
     """Bars from zero, and to their right what the edges of the row stand for."""
     known = [value for value in score.values if value is not None]
     low, high = min([0.0, *known]), max([0.0, *known])
@@ -187,7 +187,7 @@ def _bars(sizes: Plan, score: Score, y: float) -> list[Mark]:
     return [*bars, Rule(sizes.left, zero, sizes.right, zero, LINE), *ends]
 
 
-def _bar(sizes: Plan, scale: Scale, y: float) -> Placed:
+def _bar(sizes: FigureSizes, scale: Scale, y: float) -> Placed:
     """The colours with their numbers."""
     y += 10
     left, right, below = sizes.left, sizes.left + BAR_STEP * LEVELS, y + BAR_HEIGHT
@@ -229,7 +229,7 @@ def _colour(label: Label) -> RGB:
     return SOFT if label.special else DARK
 
 
-def _name(sizes: Plan, name: str, y: float, size: float, colour: RGB) -> Text:
+def _name(sizes: FigureSizes, name: str, y: float, size: float, colour: RGB) -> Text:
     """What stands to the left of a row."""
     return _text(cut(name, LONGEST_ROW, size), sizes.left - BESIDE, y, size, colour, "end")
 

@@ -12,9 +12,9 @@ from itertools import groupby
 from typing import Literal
 
 from inseq.views.colours import LEVELS, css, ink, palette
-from inseq.views.payload import payload
-from inseq.views.static import heat_map, legend, level
-from inseq.views.style import PAGE, sheet
+from inseq.views.page.payload import payload
+from inseq.views.page.static import heat_map, legend, level
+from inseq.views.page.style import PAGE, sheet
 from inseq.views.table import Place, Table
 from inseq.views.words import exact, visible
 
@@ -53,7 +53,7 @@ def fragment(tables: Sequence[Table], title: str | None = None, theme: Theme = N
 @cache
 def script() -> str:
     """Return the modules of the page's script, in one scope of their own."""
-    folder = resources.files("inseq.views") / "page"
+    folder = resources.files("inseq.views.page")
     modules = "\n".join((folder / name).read_text(encoding="utf-8") for name in SCRIPTS)
     # A blank line would end the element where a host reads a notebook's output as Markdown.
     lines = "\n".join(line for line in modules.split("\n") if line)

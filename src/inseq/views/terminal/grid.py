@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from rich.cells import cell_len
 from rich.text import Text
 
-from inseq.views.ansi import ColourDepth
-from inseq.views.flow import cut, left, right
 from inseq.views.table import Cells, Label, Scale, Table
+from inseq.views.terminal.ansi import ColourDepth
+from inseq.views.terminal.flow import cut, left, right
 from inseq.views.words import exponent, number, power_sign
 
 MARGIN, COLUMN = 24, 12

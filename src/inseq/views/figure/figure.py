@@ -12,10 +12,10 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.figure import Figure
 
-from inseq.views import fonts
 from inseq.views.colours import css
-from inseq.views.layout import drawing
-from inseq.views.shapes import SLANT, Box, Drawing, Grid, Rule, Text
+from inseq.views.figure import fonts
+from inseq.views.figure.layout import drawing
+from inseq.views.figure.shapes import SLANT, Box, Drawing, Grid, Rule, Text
 from inseq.views.table import Table
 
 INCH = 72.0

@@ -9,8 +9,8 @@ from itertools import groupby
 
 import numpy as np
 
-from inseq.views.measures import width
-from inseq.views.shapes import SLANT
+from inseq.views.figure.measures import width
+from inseq.views.figure.shapes import SLANT
 from inseq.views.table import Cells, Label, Matrix, Table, cells
 from inseq.views.words import exponent, number, power_sign
 
@@ -34,7 +34,7 @@ class Block:
 
 
 @dataclass(frozen=True, eq=False)
-class Score:
+class ScoreRow:
     """A step score or diagnostic, in units of ``10 ** power``."""
 
     name: str
@@ -43,7 +43,7 @@ class Score:
 
 
 @dataclass(frozen=True, eq=False)
-class Plan:
+class FigureSizes:
     """Sizes of the figure of a table that has rows and columns.
 
     Attributes:
@@ -65,7 +65,7 @@ class Plan:
 
     blocks: list[Block]
     columns: tuple[Label, ...]
-    scores: list[Score]
+    scores: list[ScoreRow]
     power: int
     left: float
     cell: float
@@ -93,7 +93,7 @@ class Plan:
         return self.left + (column + 0.5) * self.cell
 
 
-def plan(table: Table) -> Plan:
+def plan(table: Table) -> FigureSizes:
     """Fit a table into the page: cells shrink, then labels are thinned, then cells are pooled."""
     said: list[str] = []
     blocks, columns, scores = _pooled(table, said)
@@ -111,7 +111,7 @@ def plan(table: Table) -> Plan:
     thinned = [f"one in {n} {which} tokens" for n, which in ((every_row, "input"), (every_column, "output")) if n > 1]
     said += [f"{' and '.join(thinned)} are labelled"] if thinned else []
     shown = {number(value, power) for block in blocks for value in cells(block.values)}
-    return Plan(
+    return FigureSizes(
         blocks=blocks,
         columns=columns,
         scores=scores,
@@ -144,7 +144,7 @@ def _cell(longest: float, room: float, n: int) -> float:
     return min(CELL, (room - max(longest * RISE, OVERHANG)) / n)
 
 
-def _pooled(table: Table, said: list[str]) -> tuple[list[Block], tuple[Label, ...], list[Score]]:
+def _pooled(table: Table, said: list[str]) -> tuple[list[Block], tuple[Label, ...], list[ScoreRow]]:
     """Blocks, columns and step scores as many as an eye can tell apart, and a sentence where there are more."""
     high, wide = -(-len(table.rows) // MOST_ROWS), -(-len(table.columns) // MOST_COLUMNS)
     if high * wide > 1:
@@ -163,10 +163,10 @@ def _kind(label: Label) -> tuple[str, bool]:
     return label.matrix, label.role == "generated"
 
 
-def _score(name: str, values: Cells, wide: int) -> Score:
+def _score(name: str, values: Cells, wide: int) -> ScoreRow:
     pooled = cells(_strongest(np.array([values], float), 1, wide))
     power = exponent(max((abs(value) for value in pooled if value is not None), default=0.0))
-    return Score(name + power_sign(power), pooled, power)
+    return ScoreRow(name + power_sign(power), pooled, power)
 
 
 def _strongest(values: Matrix, high: int, wide: int) -> Matrix:

@@ -7,9 +7,9 @@ from html import escape
 from itertools import groupby
 
 from inseq.views.colours import PAPER, css
-from inseq.views.layout import drawing
-from inseq.views.measures import from_right
-from inseq.views.shapes import SLANT, Anchor, Box, Grid, Mark, Rule, Text
+from inseq.views.figure.layout import drawing
+from inseq.views.figure.measures import from_right
+from inseq.views.figure.shapes import SLANT, Anchor, Box, Grid, Mark, Rule, Text
 from inseq.views.table import Table
 
 FAMILY = (
