@@ -99,7 +99,7 @@ def test_granular_decides_what_is_kept_and_not_what_is_shown(marian: inseq.Attri
 
 
 def test_scores_are_reduced_beyond_the_budget(gpt2: inseq.AttributionModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("inseq._memory.GRANULAR_ENTRIES", 10)
+    monkeypatch.setattr("inseq.call.memory.GRANULAR_ENTRIES", 10)
     found = gpt2.attribute("w1 w2 w3", **SHORT)
     assert found[0].target_attributions.ndim == 2
     assert found.info["granular"] is False

@@ -10,7 +10,7 @@ import torch
 from harness import relative
 
 from inseq.engine.budget import Budget
-from inseq.engine.footprint import Allocated
+from inseq.engine.memory.footprint import Allocated
 from inseq.engine.rules import forward as edited
 from inseq.engine.rules import rescale
 from inseq.engine.rules.blocks import eager_attention, splits

@@ -15,13 +15,13 @@ import zoo
 from harness import relative
 
 import inseq
-from inseq._memory import _available, _left, free, room_of
 from inseq.engine.batches import pack
 from inseq.engine.budget import Budget
-from inseq.engine.footprint import Allocated, guessed, measured
 from inseq.engine.jobs import Job
 from inseq.engine.measures import Measures, RunContext
-from inseq.engine.plan import LOGITS, Plan, Room, size_text
+from inseq.engine.memory.footprint import Allocated, guessed, measured
+from inseq.engine.memory.plan import LOGITS, MemoryLimit, MemoryPlan, size_text
+from inseq.engine.memory.room import _available, _left, free, room_of
 from inseq.engine.progress import Progress, time_text
 from inseq.engine.scheduler import Engine
 from inseq.errors import ArgumentError
@@ -77,10 +77,10 @@ def test_sizes(memory: Any, size: int) -> None:
 
 
 def test_shares_of_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("inseq._memory._free_on", lambda device: 10**9)
+    monkeypatch.setattr("inseq.engine.memory.room._free_on", lambda device: 10**9)
     made, _ = harness.adapter("gpt2")
-    assert room_of(0.25, made) == Room(25 * 10**7, "0.25 of what is free")
-    assert room_of(None, made) == Room(5 * 10**8, "half of what is free", strict=False)
+    assert room_of(0.25, made) == MemoryLimit(25 * 10**7, "0.25 of what is free")
+    assert room_of(None, made) == MemoryLimit(5 * 10**8, "half of what is free", strict=False)
 
 
 @pytest.mark.parametrize("memory", ["lots", "2 XB", "-1 GB", "", True, 0, -5, 0.0, 1.5, float("nan"), [1], "1 GB 2"])
@@ -188,7 +188,7 @@ def test_a_plan_with_room_cuts_nothing(model: inseq.AttributionModel, method: st
     written = [words(12), words(40)]
     texts = {"input_texts": [words(10)] * 2, "generated_texts": written, "method": method, "show_progress": False}
     planned = model.attribute(**texts).info["counters"]
-    monkeypatch.setattr(Plan, "limit", lambda *_: None)
+    monkeypatch.setattr(MemoryPlan, "limit", lambda *_: None)
     assert model.attribute(**texts).info["counters"] == planned
 
 
@@ -351,7 +351,7 @@ def test_an_interruption_leaves_no_plan_behind(model: inseq.AttributionModel, mo
 def test_what_more_than_is_free_needs_is_tried_by_default(
     model: inseq.AttributionModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("inseq._memory._free_on", lambda device: 10**5)
+    monkeypatch.setattr("inseq.engine.memory.room._free_on", lambda device: 10**5)
     found = explain(model, n=60)
     assert any("more than half of what is free (49 KiB): it is tried" in note for note in found.info["notes"])
 
@@ -375,7 +375,7 @@ def test_a_long_run_is_announced_by_the_rate_of_its_first_batches(seconds: float
     x = made.example([], case.target.tolist(), case.first, case.positions)
     job = Job(Score(x), range(1), range(len(x.steps)))
     now = [0.0]
-    plan = Plan("occlusion", Room(10**9, "a test"), peak=int(1.2 * 2**30))
+    plan = MemoryPlan("occlusion", MemoryLimit(10**9, "a test"), peak=int(1.2 * 2**30))
     progress = Progress(Bar(), made, plan, shown, clock=lambda: now[0])
     progress.expect([job] * 60)
     for _ in range(60):

@@ -9,15 +9,16 @@ from typing import Any
 import torch
 import transformers
 
-from inseq._memory import plan_of, room_of
 from inseq.call import alternatives as _alternatives
 from inseq.call.assemble import sequence_output
 from inseq.call.contrast import compare, with_contrasts
 from inseq.call.functions import CallFunctions, described
 from inseq.call.inputs import Input, RequestedOutput
+from inseq.call.memory import plan_of
 from inseq.call.positions import Explained
 from inseq.compat.text_model import TextModel
 from inseq.engine.measures import Counters, StepScores
+from inseq.engine.memory.room import room_of
 from inseq.engine.scheduler import Engine
 from inseq.models.digest import digests
 from inseq.models.facts import Capabilities

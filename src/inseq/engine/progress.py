@@ -12,7 +12,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from inseq.engine.jobs import Job
-from inseq.engine.plan import Plan, Work, size_text, work_of
+from inseq.engine.memory.plan import MemoryPlan, Work, size_text, work_of
 from inseq.models.adapter import Adapter
 
 DELAY = 0.5
@@ -39,7 +39,7 @@ class Progress:
 
     bar: Any
     adapter: Adapter
-    plan: Plan | None
+    plan: MemoryPlan | None
     shown: bool
     clock: Callable[[], float] = time.perf_counter
     asked: Work = field(default_factory=Work)
@@ -70,7 +70,7 @@ class Progress:
                 self.bar.write(cost_line(self.plan, self.asked, expected), file=sys.stderr)
 
 
-def cost_line(plan: Plan, work: Work, seconds: int | float) -> str:
+def cost_line(plan: MemoryPlan, work: Work, seconds: int | float) -> str:
     """What a run is going to cost: ``occlusion: 4128 rows, about 3 min, 1.2 GiB``."""
     rows = f"{work.rows} row{'s' if work.rows != 1 else ''}"
     products = f", {work.vjps} gradients" if work.vjps else ""
@@ -85,7 +85,7 @@ def time_text(seconds: int | float) -> str:
 
 
 @contextmanager
-def shown_progress(adapter: Adapter, plan: Plan | None, shown: bool) -> Iterator[Progress]:
+def shown_progress(adapter: Adapter, plan: MemoryPlan | None, shown: bool) -> Iterator[Progress]:
     """A bar for one run of the engine."""
     with tqdm(total=0, disable=not shown, delay=DELAY, unit="step", leave=False) as bar:
         yield Progress(bar, adapter, plan, shown)

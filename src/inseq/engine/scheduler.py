@@ -13,11 +13,11 @@ from inseq.engine.accelerators import pays
 from inseq.engine.answers import ANSWERS, Answer
 from inseq.engine.batches import batches, pack
 from inseq.engine.budget import Budget, default_budget
-from inseq.engine.footprint import Footprint
 from inseq.engine.gradients.batch import has_beginnings
 from inseq.engine.jobs import Job, jobs_of
 from inseq.engine.measures import Counters, Measures, RunContext, StepScores, apart_of
-from inseq.engine.plan import Plan, smaller_than
+from inseq.engine.memory.footprint import Footprint
+from inseq.engine.memory.plan import MemoryPlan, smaller_than
 from inseq.engine.progress import shown_progress
 from inseq.engine.scores.reuse import portions, prepare_reuse, reusing
 from inseq.models.adapter import Adapter
@@ -42,7 +42,7 @@ class Engine:
         self.budget = budget or default_budget(adapter.device, adapter.n_weights, adapter.axis_size("dim"))
         self._measures = Measures(adapter)
         self._added: list[Job] = []
-        self._plan: Plan | None = None
+        self._plan: MemoryPlan | None = None
         self._footprints: dict[Hashable, Footprint] = {}
 
     @property
@@ -61,7 +61,7 @@ class Engine:
         step_functions: Mapping[str, StepFunction | Target] | None = None,
         *,
         progress: bool = False,
-        plan: Plan | None = None,
+        plan: MemoryPlan | None = None,
     ) -> list[tuple[Any, StepScores]]:
         """Drive one method per example, all at once: their outstanding requests share batches.
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from inseq.call.positions import Explained
-from inseq.engine.plan import GRANULAR_SHARE, RESULTS, Plan, Room, size_text
+from inseq.engine.memory.plan import MemoryLimit
 from inseq.errors import ArgumentError
 from inseq.models.adapter import Adapter
 
@@ -24,13 +23,11 @@ UNKNOWN = 2 * 2**30
 UNITS = {"": 1, "b": 1} | {f"{letter}b": 1000**k for k, letter in enumerate("kmgt", 1)}
 UNITS |= {f"{letter}ib": 1024**k for k, letter in enumerate("kmgt", 1)}
 
-GRANULAR_ENTRIES = 2**26
-"""How many scores a call keeps unreduced (256 MiB of float32) unless ``granular`` decides."""
 
 EXPECTED = "a number of bytes, a text such as '2 GiB' or '500 MB', or a share of what is free, above 0 and at most 1 (0.5)"
 
 
-def room_of(memory: Any, adapter: Adapter) -> Room:
+def room_of(memory: Any, adapter: Adapter) -> MemoryLimit:
     """What a call may take beside the loaded model.
 
     Raises:
@@ -38,13 +35,13 @@ def room_of(memory: Any, adapter: Adapter) -> Room:
     """
     devices = {adapter.device, *(parameter.device for parameter in adapter.model.parameters())}
     if memory is None:
-        return Room(int(SHARE * free(devices)), "half of what is free", strict=False)
+        return MemoryLimit(int(SHARE * free(devices)), "half of what is free", strict=False)
     if isinstance(memory, float) and 0 < memory <= 1:
-        return Room(int(memory * free(devices)), f"{memory:g} of what is free")
+        return MemoryLimit(int(memory * free(devices)), f"{memory:g} of what is free")
     size = _size(memory)
     if size is None or size < 1:
         raise ArgumentError(f"memory={memory!r} must be {EXPECTED}.")
-    return Room(size, repr(memory))
+    return MemoryLimit(size, repr(memory))
 
 
 def _size(memory: Any) -> int | None:
@@ -93,57 +90,3 @@ def _left(root: Path, limit: str, used: str, droppable: str) -> int | None:
         facts = dict(line.split()[:2] for line in stat.read_text().splitlines()) if stat.exists() else {}
         return max(0, most - now + int(facts.get(droppable, 0)))
     return None
-
-
-def plan_of(
-    name: str,
-    facts: dict[str, Any],
-    jobs: Sequence[Explained],
-    adapter: Adapter,
-    room: Room,
-    *,
-    wanted: bool | None,
-    decoder: bool,
-) -> Plan:
-    """The plan of a call as far as it is known beforehand: whether scores are kept granular, and what they take.
-
-    Args:
-        name: of the method.
-        facts: what it declares.
-        jobs: what is explained.
-        adapter: the model.
-        room: what the call may take.
-        wanted: whether granular scores are asked for; None to decide.
-        decoder: whether the decoder's tokens receive scores.
-
-    Raises:
-        ArgumentError: if granular scores are asked for that do not fit.
-    """
-    entries, reduced = _entries(facts, jobs, adapter, decoder)
-    most = int(GRANULAR_SHARE * room.size) if wanted is None else room.size
-    needed = 4 * RESULTS * entries
-    fits = needed <= most
-    if wanted and not fits and entries > reduced:
-        raise ArgumentError(
-            f"granular=True needs about {size_text(needed)} for the scores of every {', '.join(facts['axes'])}, and the call "
-            f"may take {size_text(room.size)} (memory: {room.origin}). Pass granular=False, which reduces them as they "
-            f"stream, a larger memory=, or fewer tokens to explain."
-        )
-    granular = wanted if wanted is not None else fits and entries <= GRANULAR_ENTRIES
-    plan = Plan(name, room, kept=4 * RESULTS * (entries if granular else reduced), granular=granular)
-    if wanted is None and not granular and entries > reduced:
-        plan.notes.append(
-            f"scores were reduced over {', '.join(facts['axes'])} as they streamed: kept whole they would take "
-            f"{size_text(needed)}; granular=True keeps them where memory= allows it"
-        )
-    return plan
-
-
-def _entries(facts: dict[str, Any], jobs: Sequence[Explained], adapter: Adapter, decoder: bool) -> tuple[int, int]:
-    """How many scores there are, with all axes and without."""
-    cells = sum((len(j.source) + decoder * j.window[1]) * j.n_steps for j in jobs)
-    within = sum(len(j.source) ** 2 for j in jobs) if facts["encoder_matrix"] else 0
-    entries = cells + within
-    for axis in facts["axes"]:
-        entries *= adapter.axis_size(axis)
-    return entries, cells

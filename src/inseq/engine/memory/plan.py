@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from inseq.engine.budget import Budget
-from inseq.engine.footprint import Footprint, by_blocks, guessed, measured, memory_efficient
 from inseq.engine.jobs import Job
 from inseq.engine.measures import Measures
+from inseq.engine.memory.footprint import Footprint, by_blocks, guessed, measured, memory_efficient
 from inseq.errors import ArgumentError
 from inseq.models.adapter import Adapter
 from inseq.requests import Capture, Gradient, Replay, Request, Rescale
@@ -33,7 +33,7 @@ SMALL_PART = 0.25
 
 
 @dataclass(frozen=True)
-class Room:
+class MemoryLimit:
     """How much memory a call may take beside the loaded model.
 
     Attributes:
@@ -89,7 +89,7 @@ def work_of(job: Job, adapter: Adapter) -> Work:
 
 
 @dataclass(eq=False)
-class Plan:
+class MemoryPlan:
     """The plan of one call of the engine.
 
     Attributes:
@@ -105,7 +105,7 @@ class Plan:
     """
 
     name: str
-    room: Room
+    room: MemoryLimit
     kept: int = 0
     granular: bool = True
     work: Work = field(default_factory=Work)

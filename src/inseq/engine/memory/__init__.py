@@ -1,0 +1,1 @@
+"""How much memory a call takes, and how much it may take."""
