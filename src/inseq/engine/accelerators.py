@@ -1,4 +1,4 @@
-"""What makes the engine faster than its plain form: a table with a switch a row.
+"""The engine's accelerators: one table, with a switch in each row.
 
 Each row gives the same numbers as the plain form; a slow test turns every one off and compares. ``make bench`` prints what
 each buys (``ARGS="--cases reach --alone --without NAME"``).

@@ -23,13 +23,13 @@ def wide(values: Tensor) -> Tensor:
 
 @runtime_checkable
 class Answer(Protocol):
-    """What a request's jobs add up to."""
+    """The sum of the contributions of a request's jobs."""
 
     def add(self, job: Job, contribution: Any) -> None:
         """Take what one batch gave for one job."""
 
     def value(self) -> Any:
-        """What the method gets."""
+        """Return the answer that the method awaits."""
 
 
 class ScoreAnswer:
@@ -163,7 +163,7 @@ class ActivationsAnswer:
 
 
 class FoldedAnswer:
-    """What folds made of the layers, joined over blocks of steps."""
+    """The folds' results, joined over blocks of steps."""
 
     def __init__(self, request: Request[Any]) -> None:
         self.blocks: dict[int, dict[str, Tensor]] = {}

@@ -42,7 +42,7 @@ def batches(jobs: Iterable[Job], budget: Callable[[], Budget], vocabulary: int, 
 
 
 def _room(batch: Sequence[Job], job: Job, budget: Budget, vocabulary: int, causal: bool) -> int:
-    """How many rows of a job a batch still takes."""
+    """Return the number of a job's rows that a batch still takes."""
     if batch and (batch[0].skipped > 0 or job.skipped > 0) and not _go_on_together(batch[0], job):
         return 0
     if batch and batch[0].block != job.block:
@@ -78,7 +78,7 @@ class Packed:
     real: Tensor
 
     def placed(self, side: Role) -> Float[Tensor, "row position width"] | None:
-        """What the values of a layer on ``side`` are exchanged for, where that is what the variants alter."""
+        """Return the values that replace a layer's on ``side``, where the variants alter a layer."""
         parts = []
         for job, _ in self.jobs:
             if not isinstance(job.request.variants, Placed):

@@ -1,4 +1,4 @@
-"""How much a forward may hold at once."""
+"""Limits on the size of one forward."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ACCELERATOR_OVERHEAD = 10**10
 
 @dataclass(frozen=True)
 class Budget:
-    """How much one forward may hold.
+    """Limits on the size of one forward.
 
     Attributes:
         tokens: rows x padded length.
@@ -48,7 +48,7 @@ class Budget:
         return replace(self, **{size: min(getattr(self, size), getattr(other, size)) for size in sizes})
 
     def steps(self, request: Request[Any], vocabulary: int) -> int:
-        """How many steps of a request one row may serve."""
+        """Return the number of a request's steps that one row may serve."""
         x = request.example
         if isinstance(request, Gradient):
             return max(1, self.results // max(1, x.embeds.numel()))

@@ -1,4 +1,4 @@
-"""What is measured on one packed batch: a model call, and what it gives each job."""
+"""One packed batch: run the model, and give each job its contribution."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ StepScores = dict[str, Float[Tensor, "prediction *extra"]]
 
 @dataclass
 class Counters:
-    """What a run cost: model calls, rows and token positions in them, vector-Jacobian products, positions of single layers."""
+    """The cost of a run: forwards, their rows and token positions, vector-Jacobian products, positions of replayed layers."""
 
     forwards: int = 0
     rows: int = 0
@@ -61,7 +61,7 @@ class Counters:
 
 @dataclass
 class RunContext:
-    """What one call of the engine needs to know beside the requests."""
+    """The context of one call of the engine: everything but the requests."""
 
     target: Target
     recorded: Mapping[str, Target]
@@ -86,7 +86,7 @@ class Measures:
         self._backward = Backward(adapter, self._count, self._taps)
 
     def measure(self, packed: Packed, run: RunContext, budget: Budget) -> Iterator[tuple[Job, Any]]:
-        """The batch's jobs, or parts of them in steps, and what each contributes to the answer of its request."""
+        """Yield the batch's jobs, or parts of them in steps, each with its contribution to the answer."""
         if any(isinstance(job.request.variants, Hidden) for job, _ in packed.jobs):
             prepare_hiding(self.adapter)
         request = packed.jobs[0][0].request
@@ -124,7 +124,7 @@ class Measures:
         self.counters.tokens += packed.tokens
 
     def n_predicted(self, jobs: Sequence[Job], run: RunContext) -> int:
-        """How many numbers a prediction of some jobs takes: as many as there are tokens, or few where it is streamed."""
+        """Return the numbers that a prediction of some jobs takes: the vocabulary's size, or 1 if predictions are streamed."""
         n_numbers = sum(job.rows * len(job.steps) for job in jobs) * self.adapter.vocabulary_size
         run.streamed = pays("streamed_predictions", n_numbers)
         requests = {id(job.request): job.request for job in jobs}.values()
@@ -132,7 +132,7 @@ class Measures:
         return 1 if scored and run.streamed and prepare_head(self.adapter) is not None else self.adapter.vocabulary_size
 
     def _read(self, packed: Packed, run: RunContext, targets: Iterable[Target] = (), **how: Any) -> tuple[Reading, Predicted]:
-        """A forward without gradients; its predictions are streamed where no target wants to see all logits."""
+        """Run a forward without gradients. Stream its predictions where no target needs all logits."""
         self._count(packed)
         wanted = bool(run.recorded and _originals(packed, run)) or bool(targets)
         streamed = run.streamed and wanted and all(streams(target, run.contrasts) for target in targets)
@@ -233,7 +233,7 @@ class Measures:
         return [fold.value() for fold in captures.folds]
 
     def _directions(self, packed: Packed, run: RunContext, budget: Budget) -> list[dict[str, Tensor]]:
-        """How each written token's logit follows the last layer's output."""
+        """Return the gradient of each written token's logit at the last layer's output."""
         with reading_out(self.adapter) as read_out:
             reading, predicted = self._read(packed, run)
             found = read_out(reading, packed.inputs.at, packed.ids)
@@ -310,7 +310,7 @@ def _originals(packed: Packed, run: RunContext) -> list[tuple[Job, int]]:
 
 
 def target_of(request: Request[Any], run: RunContext) -> Target:
-    """What a request is about: a function of its own, or the run's target."""
+    """Return the target of a request: its own function, or that of the run."""
     return run.target if not isinstance(request, Score) or request.target is None else request.target
 
 

@@ -1,4 +1,4 @@
-"""What is shown while a run goes on, and what is said of a long one before it has gone on for long."""
+"""The progress bar, and the announcement of a long run."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Progress:
 
 
 def cost_line(plan: MemoryPlan, work: Work, seconds: int | float) -> str:
-    """What a run is going to cost: ``occlusion: 4128 rows, about 3 min, 1.2 GiB``."""
+    """Return the expected cost of a run: ``occlusion: 4128 rows, about 3 min, 1.2 GiB``."""
     rows = f"{work.rows} row{'s' if work.rows != 1 else ''}"
     products = f", {work.vjps} gradients" if work.vjps else ""
     return f"{plan.name}: {rows}{products}, about {time_text(seconds)}, {size_text(plan.peak)}"

@@ -47,7 +47,7 @@ class Engine:
 
     @property
     def counters(self) -> Counters:
-        """What was run since they were last set."""
+        """Return the counts since they were last set."""
         return self._measures.counters
 
     @counters.setter
@@ -173,7 +173,7 @@ class Engine:
         return {key: answer.value() for key, answer in answers.items()}
 
     def _reusing(self, request: Request[Any]) -> tuple[Job, list[Job]] | None:
-        """How a request is answered from where its variants change on, where the model and the work allow it."""
+        """Return jobs that continue from the example's cache, where the model and the work allow it."""
         plan = reusing(request, self._limited(request)) if pays("cache_reuse") else None
         return plan if plan is not None and prepare_reuse(self.adapter, plan[0].n_decoder) else None
 
@@ -192,7 +192,7 @@ class Engine:
                 self._run_jobs([rest for job in batch for rest in _rest(job, self._added)], answers, run)
 
     def _room(self, request: Request[Any], apart: Target | None) -> Budget:
-        """What a forward may hold.
+        """Return the limits of a forward.
 
         One row, of which dropout draws; every position's predictions, for stepwise targets; half, where each row has a
         reference beside it.
@@ -205,12 +205,12 @@ class Engine:
         return budget.halved() if isinstance(request, Gradient) and request.reference is not None else budget
 
     def _limited(self, request: Request[Any]) -> Budget:
-        """What suits the device, within the plan's memory."""
+        """Return the limits that suit the device, within the memory plan."""
         limit = None if self._plan is None else self._plan.limits.get(request.company)
         return self.budget if limit is None else limit
 
     def _in_one(self, apart: Target | None) -> bool:
-        """Whether one forward serves several steps."""
+        """Return whether one forward serves several steps."""
         return self.adapter.facts.causal and not (apart and apart.stepwise)
 
     def _fits(self, batch: Sequence[Job], answers: Mapping[int, Answer], run: RunContext) -> bool:
@@ -240,7 +240,7 @@ class Engine:
 
 
 def _rest(job: Job, added: Sequence[Job]) -> list[Job]:
-    """What is left of a job, of which some sums were answered."""
+    """Return the rest of a job of which some sums were answered."""
     if not job.sums or job.n_blocks > 1:
         return [] if any(part is job for part in added) else [job]
     own = [part for part in added if part.request is job.request and part.variants == job.variants]

@@ -75,7 +75,7 @@ class Adapter(ABC):
 
     @cached_property
     def n_weights(self) -> int:
-        """How many weights there are beside embeddings and head; for plans, so that one count serves all calls."""
+        """Return the number of weights without embeddings and head."""
         tables = {id(table.weight) for table in self.tables.values()} | {id(getattr(self.head, "weight", None))}
         return sum(p.numel() for p in self.model.parameters() if id(p) not in tables)
 
@@ -103,7 +103,7 @@ class Adapter(ABC):
         return counted[0].padding_idx + 1 if counted and counted[0].padding_idx is not None else 0
 
     def axis_size(self, axis: str) -> int:
-        """How long an axis of the model is: ``dim``, ``layer`` or ``head`` of the decoder."""
+        """Return the size of an axis of the decoder: ``dim``, ``layer`` or ``head``."""
         config = self.config_of("decoder")
         if axis == "dim":
             return self.tables["decoder"].weight.shape[1]
@@ -256,7 +256,7 @@ class Adapter(ABC):
         return self.embed(torch.arange(self.size(role)), role).mean(0)
 
     def size(self, role: Role) -> int:
-        """How many embeddings there are."""
+        """Return the number of embeddings."""
         return len(self.tables["source" if role == "source" else "decoder"].weight)
 
     def special_id(self, name: str) -> int | None:

@@ -1,4 +1,4 @@
-"""What an adapter can rely on, found by asking the model itself a few short questions when it is loaded."""
+"""The first questions to a model, asked when it is loaded: embeddings, causality and attention."""
 
 from __future__ import annotations
 

@@ -13,10 +13,10 @@ from jaxtyping import Int
 from torch import Tensor
 
 TENSORS, VALUES = 16, 64
-"""How many tensors are looked into, spread over the model, and how many values of each, spread over the tensor."""
+"""The number of tensors that are sampled over the model, and of values that are sampled over each."""
 
 VOLATILE = ("_name_or_path", "transformers_version", "_attn_implementation", "attn_implementation", "architectures")
-"""What a configuration says that is about where the model came from or how it is run."""
+"""Fields of a configuration about the model's origin or the way it is run, which leave its function alone."""
 
 _vocabularies: WeakKeyDictionary[Any, tuple[int, str]] = WeakKeyDictionary()
 
@@ -48,7 +48,7 @@ def _sample(values: Tensor) -> Tensor:
 
 @lru_cache
 def _places(n: int) -> Int[Tensor, " place"]:
-    """Where values are looked at among so many."""
+    """Return the indices of sampled values among ``n``."""
     return torch.linspace(0, n - 1, min(VALUES, n), dtype=torch.float64).long()
 
 

@@ -26,7 +26,7 @@ class EmbeddingTable:
 
     @property
     def device(self) -> torch.device:
-        """Where it computes; the weights themselves may wait elsewhere, where accelerate offloads them."""
+        """Return the device it computes on. Accelerate may keep the weights themselves elsewhere."""
         hook = getattr(self.module, "_hf_hook", None)
         offloaded = self.weight.is_meta and getattr(hook, "execution_device", None) is not None
         return torch.device(hook.execution_device) if offloaded else self.weight.device  # type: ignore[union-attr]

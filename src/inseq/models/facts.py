@@ -12,13 +12,12 @@ from torch import Tensor, nn
 from inseq.models.inputs import Site
 
 GraphKind = Literal["without_last_layer", "saved_slopes", "plain"]
-"""How a gradient's graph is made: with the last layer cut out, with slopes saved by activations and norms, or by the model's
-own operations alone."""
+"""Kinds of graph for gradients: without the last layer, with slopes saved by activations and norms, or the model's own."""
 
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What was found at load.
+    """The answers that a user may want to see.
 
     Attributes:
         embeddings: how embeddings are fed so that the predictions equal those from ids.

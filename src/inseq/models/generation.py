@@ -103,7 +103,7 @@ def _generate_rows(
 
 
 def _room(adapter: Adapter, rows: Sequence[Sequence[int]], arguments: Mapping[str, Any], begun: int) -> dict[str, int]:
-    """Where the caller sets no length, and the model's own would go beyond its positions: what is left of them.
+    """Return the positions that are left, where the caller sets no length and the model's own would exceed them.
 
     Args:
         adapter: the model.

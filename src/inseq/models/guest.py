@@ -77,7 +77,7 @@ class UndoList:
 
 @contextmanager
 def guest(model: nn.Module) -> Iterator[None]:
-    """Put a model in evaluation mode with frozen weights, and give it back with its own flags.
+    """Put a model in evaluation mode with frozen weights, and restore its own flags afterwards.
 
     One thread at a time has the model; within a visit a further one finds it as it is to be. Meanwhile bitsandbytes does not
     say at every layer that it casts to float16, as an 8-bit model always does, and does not pack 4-bit layers into a form
@@ -93,7 +93,7 @@ def guest(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def uncompiled() -> Iterator[None]:
-    """Let nothing run compiled; where several threads ask for it, until the last is done."""
+    """Run everything as it was written, not compiled, until the last thread that wants so is done."""
     if "torch._dynamo" not in sys.modules:
         yield
         return
@@ -168,7 +168,7 @@ def dropout(model: nn.Module, seed: int) -> Iterator[None]:
 
 
 def has_dropout(model: nn.Module) -> bool:
-    """Whether a model drops units in training: by its modules, or by what its configuration says."""
+    """Return whether a model has dropout, by its modules or its configuration."""
     configs = {id(config): config for module in model.modules() if (config := getattr(module, "config", None)) is not None}
     rates = [module.p for module in model.modules() if isinstance(module, nn.Dropout)]
     for config in configs.values():
@@ -197,7 +197,7 @@ def fused_activations(model: nn.Module) -> Iterator[None]:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that a device has no memory left."""
+    """Return whether an error means that a device is out of memory."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
         isinstance(error, RuntimeError) and "allocate memory" in str(error)
     )

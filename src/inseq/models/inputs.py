@@ -36,13 +36,13 @@ class Inputs:
 
     @property
     def past(self) -> int:
-        """How many decoder positions are remembered."""
+        """Return the number of decoder positions whose keys and values are cached."""
         return self.memory[0].shape[2] if self.memory and self.source_keep is None else 0
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What one forward gives.
+    """The results of one forward.
 
     Attributes:
         hidden: what enters the vocabulary matrix, at all positions; differentiable to the inputs.

@@ -17,11 +17,11 @@ from inseq.models.inputs import Inputs
 T = TypeVar("T")
 
 FAILURES = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError, UnsupportedModelError)
-"""What an architecture raises whose code does not fit a question; missing kernels raise RuntimeErrors too."""
+"""Errors of model code that does not fit a question. Missing kernels raise RuntimeError too."""
 
 TOLERANCE = 1e-4
 TOLERANCE_HALF = 5e-2
-"""Of 8 bits of mantissa, over the few layers and operations that a question goes through."""
+"""For half precision: bfloat16 has 8 bits of mantissa, and errors add up over a few layers."""
 
 
 def answer(adapter: Adapter, question: Callable[[], T], otherwise: T) -> T:

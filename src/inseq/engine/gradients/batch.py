@@ -156,7 +156,7 @@ class Backward:
                 yield job, torch.cat(parts)
 
     def _can_batch(self, edit: Edit | None, graph: Graph, body: Body, n_sums: int, leaves: Sequence[Tensor]) -> bool:
-        """Whether batched products equal single ones on this model under this edit: measured once, at first use."""
+        """Return whether batched products equal single ones under this edit. Measured once a model, at first use."""
         key, answers = (edit, graph.kind), self.adapter.facts.can_batch_products
         if key not in answers:
             try:

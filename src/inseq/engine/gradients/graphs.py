@@ -178,7 +178,7 @@ def _question(adapter: Adapter) -> tuple[Inputs, Tensor]:
 
 
 def _gradients(graphs: Graphs, cotangents: Tensor) -> list[Tensor]:
-    """Of the later position from the whole graph, of the earlier one from that of the beginning."""
+    """Return gradients of the later position through the whole graph, and of the earlier one through that of the beginning."""
     whole, _ = graphs.whole()
     at, found = whole.inputs.at, []
     for step, graph in ((1, whole), (0, graphs.beginning(5) if graphs.kind != "plain" else whole)):

@@ -32,7 +32,7 @@ PARTS = 4
 
 
 class ForwardCache:
-    """What a forward computed at every position, taken up again by forwards over the first positions of its rows.
+    """Products with weights, slopes and attention weights of a forward, read again for graphs over the first positions.
 
     A causal model computes the same there, so that nothing is multiplied with weights again.
     """
@@ -52,11 +52,11 @@ class ForwardCache:
             self.reading = False
 
     def has(self, module: nn.Module) -> bool:
-        """Whether calls of a module were recorded."""
+        """Return whether calls of a module were recorded."""
         return id(module) in self._found
 
     def get_or_compute(self, module: nn.Module, compute: Callable[[], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
-        """What a call of a module computes, or computed in the forward that was recorded, at all its positions."""
+        """Return the module's output, computed now or read from the recorded forward, at all its positions."""
         key = id(module)
         if not self.reading:
             values = compute()
@@ -154,7 +154,7 @@ class SavedAttention(Function):
 
 
 def _applied(function: Any, *args: Any) -> Tensor:
-    """What a function with a backward of its own gives."""
+    """Apply a function with a backward of its own."""
     found: Tensor = function.apply(*args)
     return found
 
@@ -222,12 +222,12 @@ def _multiplied(module: nn.Module, cache: ForwardCache, forward: Callable[..., T
 
 
 def is_product(module: nn.Module) -> bool:
-    """Whether a module multiplies with weights that are its own and stand where they are used."""
+    """Return whether a module multiplies by weights of its own that are on the device where they are used."""
     return type(module) in (nn.Linear, Conv1D) and not hasattr(module, "_hf_hook")
 
 
 def matrix_of(module: nn.Module) -> Float[Tensor, "out inner"]:
-    """What takes a gradient from behind a product with weights to before it."""
+    """Return the matrix that takes a cotangent from a product's output to its input."""
     weight = module.weight
     assert isinstance(weight, Tensor)
     return weight.T if isinstance(module, Conv1D) else weight
@@ -254,19 +254,19 @@ def _normalized(module: nn.Module, cache: ForwardCache | None, forward: Callable
 
 
 def _near(a: Tensor, b: Tensor) -> bool:
-    """Whether two tensors agree as far as the second one's type can tell."""
+    """Return whether two tensors agree to the precision of the second."""
     tolerance = 1e-5 if torch.finfo(b.dtype).bits >= 32 else 2e-2
     return a.shape == b.shape and bool((a - b).abs().max() <= tolerance * b.abs().max())
 
 
 def scaling_of(query: Tensor, kwargs: dict[str, Any]) -> float:
-    """What an attention multiplies the products of query and key with."""
+    """Return the scale of an attention's products of query and key."""
     given = kwargs.get("scaling")
     return query.shape[-1] ** -0.5 if given is None else given
 
 
 def added_of(mask: Tensor | None, kwargs: dict[str, Any]) -> Tensor | None:
-    """What an attention adds to the products of query and key: the mask, and what T5 knows of positions."""
+    """Return the mask and position bias that an attention adds to the products of query and key."""
     given = [t for t in (mask, kwargs.get("position_bias")) if t is not None]
     return sum(given[1:], given[0]) if given else None
 

@@ -50,7 +50,7 @@ class Attention:
 
 @dataclass(eq=False)
 class LastLayer:
-    """What a forward leaves of the decoder's last layer.
+    """The decoder's last layer, cut out of a forward's graph.
 
     Attributes:
         before: what it was to read, with the graph below.
@@ -165,7 +165,7 @@ class _Read:
         return cls(a, slope, weights, query, given)
 
     def gradients(self, sums: Sums) -> tuple[Tensor, Tensor]:
-        """Of keys and values: Float["product row group key width"]."""
+        """Return the gradients of keys and values: Float["product row group key width"]."""
         key, value = (
             torch.stack([_outer(a, b, *pairs) for pairs in sums])
             for a, b in ((self.slope, self.query), (self.weights, self.given))

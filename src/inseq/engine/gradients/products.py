@@ -10,12 +10,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 Sums = Sequence[tuple[Tensor, Tensor | int]]
-"""What each product is of: the gradients of some rows' predictions, Int["pair"] and Int["pair"], or one of every row."""
+"""The predictions that start each product: rows and predictions, Int["pair"] each, or one prediction of every row."""
 
 
 @dataclass(frozen=True, eq=False)
 class Body:
-    """What products go through: where they enter, and what enters for a range of them.
+    """The part of a graph that products pass: the tensors they enter at, and the cotangents of a range of products there.
 
     Attributes:
         outputs: tensors of the graph.

@@ -1,4 +1,4 @@
-"""What the model computes inside, handed to folds: one per example and block of steps."""
+"""Hand the attention of each layer to folds, one per example and block of steps."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ class CutPieces:
     n_queries: int
     n_keys: int
     at_once: int
-    """How many pieces stand at a time."""
+    """Return the number of pieces held at a time."""
 
     @property
     def before(self) -> Float[Tensor, "query dim"]:
@@ -148,7 +148,7 @@ def _part(adapter: Adapter, job: Job, row: int) -> _CapturedJob:
 
 
 def lengths(job: Job, site: Site) -> tuple[int, int]:
-    """How many queries and keys of an attention are the example's own."""
+    """Return the number of queries and keys that are the example's own, without padding."""
     n_source = job.example.n_source
     queries = {"encoder": n_source, "decoder": job.n_decoder, "cross": job.n_decoder}
     return queries[site], job.n_decoder if site == "decoder" else n_source

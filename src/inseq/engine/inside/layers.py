@@ -24,7 +24,7 @@ from inseq.models.probes import near
 
 @dataclass(frozen=True, eq=False)
 class Heads:
-    """What one attention computed: ``output`` is the weighted sum of the values, as the model's own code gave it."""
+    """One attention's computation. ``output`` is the weighted sum of the values, from the model's own code."""
 
     weights: Float[Tensor, "row head query key"]
     values: Float[Tensor, "row group key width"]
@@ -32,7 +32,7 @@ class Heads:
 
     @property
     def group_size(self) -> int:
-        """How many query heads share one value head."""
+        """Return the number of query heads that share a value head."""
         return self.weights.shape[1] // self.values.shape[1]
 
 
@@ -48,7 +48,7 @@ class Call:
 
 @dataclass(frozen=True, eq=False)
 class Zeroing:
-    """Of each row the value vectors of one token, as some query heads read them, are nought; -1 leaves a row as it is.
+    """Zero one token's value vectors in each row, as some query heads read them. -1 leaves a row as it is.
 
     Where ``positions`` are given, the layer is run at those of its positions alone.
     """
@@ -218,7 +218,7 @@ def _given_off(heads: Heads, zeroing: Zeroing, *, zeroed: bool) -> Float[Tensor,
 
 
 def checked(heads: Heads, module: nn.Module) -> Heads:
-    """What an attention gave, if its output is its weights times its values.
+    """Return an attention's output, if it is the weights times the values.
 
     Raises:
         UnsupportedModelError: if it is not.

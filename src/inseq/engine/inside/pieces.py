@@ -1,4 +1,4 @@
-"""How attention's output becomes part of the residual stream, found by watching a layer run, and verified as it runs.
+"""Attention's contribution to the residual stream, found by watching a layer and verified as it runs.
 
 Nothing is known of an architecture beforehand. The output projection is the module that is called on the attention's
 weighted values; a norm is a module without parts whose parameters, if any, are vectors. A norm's statistics are held as
@@ -26,7 +26,7 @@ from inseq.models.layers import first, layers_of, stream_of
 from inseq.models.probes import near
 
 PROBE = 128.0
-"""How long the vectors are that a norm is probed with: its epsilon then has no weight."""
+"""The length of vectors that probe a norm: large enough for its epsilon to vanish."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,7 +197,7 @@ def same(a: Tensor, b: Tensor) -> bool:
 
 
 def _adds_up(total: Tensor, part: Tensor, other: Tensor) -> bool:
-    """Whether a sum is that of two parts, as far as rounding the larger lets the smaller be seen.
+    """Return whether a sum is that of two parts, as far as the rounding of the larger shows the smaller.
 
     Some layers lay rows and positions out in one axis.
     """
@@ -252,7 +252,7 @@ def _refuse(adapter: Adapter, site: tuple[Site, int], reason: str) -> NoReturn:
 
 @dataclass(frozen=True, eq=False)
 class Readout:
-    """How the last layer's output becomes the logits of written tokens, the final norm's statistics held.
+    """The linear map from the last layer's output to written tokens' logits, with the final norm's statistics held fixed.
 
     Attributes:
         directions: what a vector added to the last layer's output adds to a step's logit, as a dot product.

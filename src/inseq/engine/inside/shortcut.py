@@ -26,7 +26,7 @@ from inseq.models.inputs import Site
 from inseq.models.probes import near
 
 SMALL = 1e-2
-"""How large the values are that show a norm's epsilon."""
+"""The size of values that show a norm's epsilon."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +57,7 @@ class _Reader:
 
 @dataclass(eq=False)
 class _Zeroed:
-    """What one replay's parts hand to each other."""
+    """The tensors that parts of one replay share."""
 
     zeroing: Zeroing
     weights: Float[Tensor, "variant looked head"]
@@ -174,7 +174,7 @@ def _matrix(module: nn.Module) -> tuple[Tensor, Tensor] | None:
 
 
 def _norm(call: Call) -> _Norm | None:
-    """What a norm does, found by probing, if that explains what it gave."""
+    """Return a norm's gain, shift and scale, found by probing, if they explain its output."""
     frozen = freeze(call.module, call.given, call.found)
     if not near(frozen.of(call.given), call.found):
         return None

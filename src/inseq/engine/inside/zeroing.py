@@ -32,10 +32,10 @@ SLACK = 32
 """Padded positions that cost no more than a further run of a layer."""
 
 SHARE = 16
-"""Of the positions that are run, one in so many may be padding too."""
+"""One in this many of the positions that are run may be padding."""
 
 ROUNDING = 32
-"""Of the largest value, in its type's smallest steps: by how much two ways to run a layer may differ."""
+"""The allowed difference of two runs of a layer, in units of the largest value's last place."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,7 +164,7 @@ class Replays:
             part.fold.add(Altered(visit.site, visit.layer.index, change.masked_fill(~reached, 0)))
 
     def _places(self, visit: _Visit, whole: bool) -> list[Tensor]:
-        """Where the looked-at positions stand in what was run with none zeroed."""
+        """Return the observed positions' indices in the run without zeroing."""
         return visit.looked_at if whole else [torch.arange(len(at)) for at in visit.looked_at]
 
     def _run(self, run: Callable[[Zeroing], Tensor], zeroing: Zeroing) -> Tensor:

@@ -71,7 +71,7 @@ class Scaled(torch.autograd.Function):
 
 
 OURS = {function._backward_cls for function in (Straight, Scaled)}
-"""What follows rules of its own."""
+"""Operations with rules of their own."""
 
 
 def straight(surrogate: Tensor, exact: Tensor) -> Tensor:
@@ -85,7 +85,7 @@ def wide(x: Tensor) -> Tensor:
 
 
 def differentiable(*values: Any) -> bool:
-    """Whether all of the values are tensors that depend on what is differentiated."""
+    """Return whether all values are tensors that depend on the leaves."""
     return torch.is_grad_enabled() and all(isinstance(v, Tensor) and v.requires_grad for v in values)
 
 
@@ -346,7 +346,7 @@ def _operation(node: str) -> str:
 
 
 def _linear(node: str, parents: Sequence[Any]) -> bool:
-    """Whether an operation is linear in those of its inputs that send gradients on."""
+    """Return whether an operation is linear in the inputs that pass gradients on."""
     kind = _operation(node)
     if kind in FACTORS:
         return not all(parents[i] for i in FACTORS[kind])

@@ -69,7 +69,7 @@ def _attend(
 
 
 def _cut(some: slice, n_queries: int, value: Any) -> Any:
-    """What of a mask or a bias belongs to some of the queries."""
+    """Return the part of a mask or a bias for some of the queries."""
     if isinstance(value, Tensor) and value.ndim == 4 and value.shape[2] == n_queries:
         return value[:, :, some]
     return value
@@ -80,7 +80,7 @@ def _output(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], *g
 
 
 class _AttentionBlock(torch.autograd.Function):
-    """What some queries attend to; nothing is kept of it but what it is computed from."""
+    """Attention of a block of queries. It saves only its inputs and recomputes the weights in the backward."""
 
     @staticmethod
     def forward(ctx: Any, call: Callable[..., Tensor], rules: Rules | None, *given: Tensor) -> Tensor:
@@ -127,7 +127,7 @@ OURS.add(_AttentionBlock._backward_cls)
 
 
 def splits(adapter: Adapter) -> bool:
-    """Whether the model's own eager attention can be reached, and gives the same by blocks: asked of a short row, once."""
+    """Return whether the model's own eager attention gives the same block by block. Asked with a short row, once."""
     if adapter.facts.attention_sites is None:
         return False
     if adapter.facts.can_split_attention is None:

@@ -183,7 +183,7 @@ def by_parts(function: Callable[[Tensor], Tensor], x: Tensor, axis: int) -> Tens
 
 
 def _near(u: Tensor, change: Tensor) -> Tensor:
-    """Where a derivative is nearer to the secant than a quotient is; so too where both are infinite."""
+    """Return where the derivative is closer to the secant than the quotient is, and where both are infinite."""
     eps = torch.finfo(u.dtype).eps
     size = torch.maximum(u.abs(), partner(u).abs()).clamp_min(eps**0.5)
     return ~(change.abs() > eps ** (1 / 3) * size)

@@ -29,20 +29,20 @@ from inseq.models.layers import first, layers_of, stream_of
 from inseq.models.probes import answer, longest, near
 
 WORTH = 64
-"""How many positions have to be spared at least."""
+"""The least number of positions to spare."""
 
 ASLEEP = "transformers.utils.output_capturing"
-"""Where the hooks come from that look on only while attentions or hidden states are asked for."""
+"""The module of hooks that act only while attentions or hidden states are requested."""
 
 ATTENTIONS = ("sdpa", "eager")
-"""Those that take any mask."""
+"""Implementations that take any mask."""
 
 PROBED = 12
 """Positions of the rows that a model is asked with."""
 
 
 def prepare_ending(adapter: Adapter) -> bool:
-    """Whether the last layer may run at some positions alone; found out by comparison, at first use.
+    """Return whether the last layer may run at some positions alone. Found by comparison, at first use.
 
     Not while hooks of others watch it, who want to see all of them, nor with an attention that may not take any mask.
     """
@@ -53,7 +53,7 @@ def prepare_ending(adapter: Adapter) -> bool:
 
 
 def is_worth(inputs: Inputs, overhead: int) -> bool:
-    """Whether enough is spared, of a model whose forward has the fixed work of so many tokens in each layer."""
+    """Return whether enough is spared, for a model with a fixed work of ``overhead`` tokens in each layer."""
     (rows, n), n_read = inputs.decoder.shape[:2], inputs.at.shape[1]
     return 4 * n_read <= 3 * n and rows * (n - n_read) > max(WORTH, overhead)
 
@@ -86,7 +86,7 @@ def _last(adapter: Adapter) -> nn.Module:
 
 
 def _is_watched(module: nn.Module) -> bool:
-    """Whether somebody looks on; transformers leaves hooks behind once it was asked for attentions."""
+    """Return whether a hook watches a module. transformers leaves hooks behind once attentions were requested."""
     hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
     awake = any(getattr(hook, "__module__", "") != ASLEEP for hook in hooks)
     return awake or "forward" in vars(module) or hasattr(module, "_hf_hook")
@@ -145,7 +145,7 @@ def _ended(
 
 
 def _given(known: list[Tensor], forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """What a part has given before, call by call, and then what it gives."""
+    """Return a part's recorded outputs, call by call, and then its own."""
     return known.pop(0) if known else forward(*args, **kwargs)
 
 
@@ -178,7 +178,7 @@ class _Cut:
         return (torch.arange(self.stream.shape[1], device=self.at.device) <= self.at[..., None])[:, None]
 
     def spread(self, found: Float[Tensor, "row read dim"]) -> Float[Tensor, "row position dim"]:
-        """Where it was cut from."""
+        """Return vectors put back to the positions they were taken from, zero elsewhere."""
         return torch.zeros_like(self.stream).scatter_(1, self.at[..., None].expand_as(found), found)
 
 

@@ -1,4 +1,4 @@
-"""What a step function gets and gives; what it gives is checked, since anybody may have written it."""
+"""Evaluate step functions. Their values are checked, since users write them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Streamed:
         self.hidden = hidden
 
     def __getitem__(self, rows: list[int]) -> Streamed:
-        """Those of some rows; what was made for all is not made again."""
+        """Return the predictions of some rows, sharing what was computed for all."""
         found = Streamed(self.head, self.hidden[rows])
         if "normalizer" in vars(self):
             found.normalizer = self.normalizer.reshape(self.hidden.shape[:2])[rows].flatten()
@@ -66,7 +66,7 @@ Predicted = Tensor | Streamed
 
 
 def streams(target: Target, kept: Mapping[int, Tensor]) -> bool:
-    """Whether a target is evaluated without logits; predictions that were ``kept`` for contrasts stand anyway."""
+    """Return whether a target needs no logits beyond those ``kept`` for contrasts."""
     return target.of_written and (target.contrast in ("none", "token") or not kept)
 
 
@@ -94,7 +94,7 @@ def evaluate(
 def prediction_of(
     target: Target, predicted: Predicted, packed: Packed, kept: Mapping[int, Tensor]
 ) -> Prediction | WrittenLogits:
-    """What a target is given: all rows and steps along one axis."""
+    """Return the argument of a target: all rows and steps along one axis."""
     compared = _contrast_ids(target, packed)
     if isinstance(predicted, Streamed):
         if streams(target, kept):
@@ -152,7 +152,7 @@ def cotangents_of(target: Target, real: Tensor, cotangents: Tensor | None) -> Fl
 
 
 def no_gradient(target: Target) -> ArgumentError:
-    """What is said of a target that a gradient method cannot use."""
+    """Return the error for a target without a gradient."""
     return ArgumentError(
         f"Step function {target.name!r} has no gradient: its value is a count, or was detached from the model's output. "
         f"Attribute it with a method that needs none, such as {', '.join(FREE_OF_GRADIENTS)}, or choose another attributed_fn."

@@ -22,7 +22,7 @@ TILE = {"cpu": (512, 1024)}
 ACCELERATOR_TILE = (2**11, 2**15)
 
 MAGNITUDES = (0.0, 1.0, 8.0, 64.0, 256.0)
-"""Of the logits that the proof is made with: a cap shows at large ones, a bias at small ones."""
+"""Sizes of the logits that the question uses: a soft cap shows at large ones, a bias at small ones."""
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5}
 TOLERANCE_HALF = 3e-2
@@ -169,7 +169,7 @@ def _plain(head: nn.Module) -> nn.Linear | None:
 
 
 def _is_linear(adapter: Adapter, head: LinearHead) -> bool:
-    """Whether the model's own logits are those of the closed form: asked with hidden states that give logits of all sizes."""
+    """Return whether the model's own logits equal the closed form, for hidden states that give logits of all sizes."""
     weight = head.module.weight
     n = len(MAGNITUDES)
     drawn = torch.randn(n, weight.shape[1], generator=torch.Generator().manual_seed(0)).to(weight)

@@ -1,4 +1,4 @@
-"""Whether a token can be hidden from attention while every other token keeps its position: asked of the model itself."""
+"""Hide a token from attention while every other token keeps its position, where the model can."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def prepare_hiding(adapter: Adapter) -> None:
 
 
 def _find(adapter: Adapter) -> str:
-    """Why the model cannot hide tokens: empty if it can."""
+    """Return the reason why the model cannot hide tokens, empty if it can."""
     reason = ""
     for explicit in (True, False) if "source" not in adapter.tables else (False,):
         adapter.facts.explicit_positions = explicit
@@ -48,7 +48,7 @@ def _find(adapter: Adapter) -> str:
 
 
 def _wrong(adapter: Adapter, side: str) -> str:
-    """What is wrong with hiding the second of some tokens of one side."""
+    """Return what goes wrong when the second of some tokens of one side is hidden, empty if nothing does."""
     tolerance = tolerance_of(adapter.tables["decoder"].weight.dtype)
     whole = _inputs(adapter, side, [0, 1, 2, 3])
     keep = torch.tensor([[True, False, True, True]], device=adapter.device)

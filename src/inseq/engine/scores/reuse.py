@@ -1,4 +1,4 @@
-"""Whether forwards can go on from what another has kept: asked of the model itself."""
+"""Continue forwards from another one's keys and values, or from its encoder's output."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from inseq.models.probes import answer, gap, tolerance_of
 from inseq.requests import Local, Request, Score
 
 N_PREDICTIONS = 8
-"""How many predictions are compared: over the whole vocabulary, all would take much memory."""
+"""The number of predictions that are compared: all would take much memory over a whole vocabulary."""
 
 NAMES = ("cache", "past_key_values")
-"""What transformers calls the argument, now and before."""
+"""Names of the argument in transformers, now and before."""
 
 
 def prepare_reuse(adapter: Adapter, length: int) -> bool:
-    """Whether forwards may go on from what another has kept, for sequences up to a length.
+    """Return whether forwards may continue from another one's cache, for sequences up to a length.
 
     Two rows that begin alike are run whole, and from where they part on: the predictions must be equal. Windows show beyond
     a length only, so that longer sequences are asked again, each time twice as long.
@@ -76,7 +76,7 @@ def _rows(adapter: Adapter, side: str, size: int, half: int) -> Tensor:
 
 
 OVERHEADS = 5
-"""Of a forward, how many one that goes on costs: it reads all weights for few tokens, and copies keys and values."""
+"""The fixed cost of a continued forward, in those of a whole one: it reads all weights for few tokens and copies the cache."""
 
 
 def reusing(request: Request[Any], budget: Budget) -> tuple[Job, list[Job]] | None:
