@@ -19,7 +19,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from cases import Case, every
+from cases import Case, every, switched_off
 from sides import COSTS, Failed, Run, Side, Sides, alternating, difference
 from table import PRINTED, header, line
 
@@ -40,7 +40,7 @@ def measured(case: Case, sides: Sides, arguments: argparse.Namespace) -> dict[st
     """See that both sides hold the same model, and run the case on both."""
     ours = sides.ours()
     theirs = None
-    if case.peer is not None and not arguments.alone:
+    if case.peer is not None and (case.peer["tool"] == "ours" or not arguments.alone):
         theirs = sides.peers() if case.peer["tool"] in ("inseq", "captum") else ours
     known = built(case, {ours: "ours"} if theirs in (None, ours) else {ours: "ours", theirs: (case.peer or {})["tool"]})
     runs = alternating(case, ours, theirs, arguments.repeats, SLOW, lambda text: print(text, file=sys.stderr, flush=True))
@@ -128,7 +128,7 @@ def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         "--cases", nargs="+", default=["*"], help="parts of names, or patterns with * (--list shows all names)"
     )
     parser.add_argument("--repeats", type=int, default=5, help=f"runs a side; one where a run takes over {SLOW:.0f} s")
-    parser.add_argument("--alone", action="store_true", help="do not run the peers")
+    parser.add_argument("--alone", action="store_true", help="do not run the peers, but ours with each accelerator off")
     parser.add_argument("--list", action="store_true", help="show the cases' names")
     parser.add_argument("--dry", action="store_true", help="do not write results")
     parser.add_argument("--machine", default="", help="write them to a folder of this name, for tables of a further machine")
@@ -144,6 +144,8 @@ def main() -> None:
     """Run the chosen cases, and print each as it is found; one that fails does not end the others."""
     arguments = parsed()
     cases = chosen(arguments.cases)
+    if arguments.alone:
+        cases = [each for case in cases for each in (case, *switched_off(case))]
     if arguments.list:
         print("\n".join(case.name for case in cases))
         return

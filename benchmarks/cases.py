@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -185,6 +185,24 @@ def call() -> Iterator[Case]:
     """What a call costs beside the arithmetic."""
     for method in ("saliency", "occlusion", "dummy"):
         yield Case(f"call/{method}", "tiny", ours(method), inseq(method), lengths=((8, 4),))
+
+
+GRADIENTS = ("last_layer", "saved_slopes", "beginnings", "batched_products")
+SCORES = ("streamed_predictions", "early_end")
+ACCELERATED = {
+    **dict.fromkeys(("saliency", "input_x_gradient", "integrated_gradients"), GRADIENTS),
+    "lime": SCORES,
+    "occlusion": (*SCORES, "cache_reuse"),
+    "value_zeroing": ("zeroing_shortcut",),
+}
+"""The accelerators that a method goes through."""
+
+
+def switched_off(case: Case) -> Iterator[Case]:
+    """A case beside itself with each of its accelerators turned off: the ratio is what that one buys."""
+    for name in ACCELERATED.get(case.ours["method"], ()):
+        off = {**case.ours, "without": name}
+        yield replace(case, name=f"{case.name} without {name}", peer=off, sampled=None, attention=case.attends("inseq"))
 
 
 GROUPS = {each.__name__: each for each in (reach, sdpa, captum, body, refined, growth, memory, call)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from read import facts_of, scored, steps
 
 import inseq
 from inseq.demo import gold_documents, gold_translations
+from inseq.engine.accelerators import without
 
 Act = tuple[Callable[[], Any], Callable[[Any], dict[str, Any]]]
 
@@ -30,14 +32,15 @@ def attributed(subject: Any, order: dict[str, Any]) -> Act:
         options["target_spans"] = [(text.first, text.first + text.generated) for text in texts]
 
     def act() -> Any:
-        return subject.loaded["ours"].attribute(
-            input_texts=[text.given for text in texts],
-            generated_texts=[text.output for text in texts],
-            method=order["method"],
-            step_scores=order.get("step_scores", ["probability"]),
-            show_progress=False,
-            **options,
-        )
+        with without(order["without"]) if "without" in order else nullcontext():
+            return subject.loaded["ours"].attribute(
+                input_texts=[text.given for text in texts],
+                generated_texts=[text.output for text in texts],
+                method=order["method"],
+                step_scores=order.get("step_scores", ["probability"]),
+                show_progress=False,
+                **options,
+            )
 
     def read(out: Any) -> dict[str, Any]:
         found = list(out.sequence_attributions)

@@ -1,1 +1,1 @@
-"""TODO."""
+"""One call of ``attribute``: functions, inputs, positions, contrasts, the run and the outputs."""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Reliance on context: which earlier words made the model write a token."""

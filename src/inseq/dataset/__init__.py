@@ -1,1 +1,1 @@
-"""TODO."""
+"""Data sets: attribute the rows of a file or a data set, and store the results as they come."""

@@ -1,7 +1,7 @@
 """The engine's accelerators: one table, with a switch in each row.
 
 Each row gives the same numbers as the plain form; a slow test turns every one off and compares. ``make bench`` prints what
-each buys (``ARGS="--cases reach --alone --without NAME"``).
+each buys (``ARGS="--cases reach --alone"``).
 """
 
 from __future__ import annotations

@@ -177,7 +177,9 @@ def has_beginnings(request: Request[Any], adapter: Adapter) -> bool:
         return False
     x = request.example
     size = (x.n_source + int(x.at[-1]) + 1) * len(x.steps) * len(request.variants)
-    return pays("beginnings", size) and prepare_graphs(adapter, size) != "plain"
+    # Graphs of beginnings read what saved slopes have kept.
+    wanted = pays("beginnings", size) and pays("saved_slopes", size)
+    return wanted and prepare_graphs(adapter, size) != "plain"
 
 
 def averaged(passes: int, once: Callable[[int], list[tuple[Job, Tensor]]]) -> list[tuple[Job, Tensor]]:

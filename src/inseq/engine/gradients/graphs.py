@@ -75,8 +75,13 @@ class Graphs:
         self.adapter = adapter
         self.inputs = inputs
         self.kind = kind
-        self._tape = ForwardCache() if several else None
+        self._cache = ForwardCache() if several else None
         self._encoded: Encoded | None = None
+
+    @property
+    def has_cache(self) -> bool:
+        """Return whether graphs over beginnings can be made."""
+        return self._cache is not None
 
     def whole(self) -> tuple[Graph, Reading]:
         """The graph over all positions, and what the forward gave that ran the model for it."""
@@ -89,14 +94,14 @@ class Graphs:
 
     def beginning(self, n: int) -> Graph:
         """The graph over the decoder's first ``n`` positions."""
-        assert self._tape is not None
+        assert self._cache is not None
         whole = self.inputs
         decoder = whole.decoder[:, :n].detach().requires_grad_(whole.decoder.requires_grad)
         keep = None if whole.decoder_keep is None else whole.decoder_keep[:, :n]
         short = replace(whole, decoder=decoder, decoder_keep=keep, at=whole.at[:, :0])
         if self._encoded is not None:
             short = replace(short, source=None, memory=(self._encoded.leaf,))
-        with self._tape.read():
+        with self._cache.read():
             return self._graph(short)[0]
 
     def _graph(self, inputs: Inputs) -> tuple[Graph, Reading]:
@@ -104,8 +109,9 @@ class Graphs:
         encoder = model.get_encoder() if "source" in self.adapter.tables else None
         cut: Any = nullcontext()
         if self.kind == "without_last_layer":
-            cut = last_layer_cut(self.adapter, self._tape)
-        kept: Any = nullcontext() if self.kind == "plain" else fused(model, self._tape, encoder)
+            cut = last_layer_cut(self.adapter, self._cache)
+        slopes = self.kind != "plain" and pays("saved_slopes")
+        kept: Any = fused(model, self._cache, encoder) if slopes else nullcontext()
         with kept, cut as last:
             reading = self.adapter.read(inputs, differentiable=True)
         return Graph(inputs, self._encoded, reading.hidden, last, self.kind), reading
@@ -160,7 +166,7 @@ def _cheapest(adapter: Adapter) -> GraphKind:
     kinds = [kind for kind, switch in KINDS.items() if pays(switch) and (routed or kind == "saved_slopes")]
 
     def is_right(kind: GraphKind) -> bool:
-        gradients = _gradients(Graphs(adapter, inputs, kind, several=True), cotangents)
+        gradients = _gradients(Graphs(adapter, inputs, kind, several=pays("saved_slopes")), cotangents)
         return all(near(a, b) for a, b in zip(gradients, plain, strict=True))
 
     return next((kind for kind in kinds if answer(adapter, partial(is_right, kind), False)), "plain")
@@ -181,7 +187,7 @@ def _gradients(graphs: Graphs, cotangents: Tensor) -> list[Tensor]:
     """Return gradients of the later position through the whole graph, and of the earlier one through that of the beginning."""
     whole, _ = graphs.whole()
     at, found = whole.inputs.at, []
-    for step, graph in ((1, whole), (0, graphs.beginning(5) if graphs.kind != "plain" else whole)):
+    for step, graph in ((1, whole), (0, graphs.beginning(5) if graphs.has_cache else whole)):
         chosen = slice(step, step + 1)
         body = graph.body(cotangents[:, chosen], at[:, chosen], [(torch.arange(len(at)), 0)])
         source, encoded = graphs.inputs.source, graph.encoded
