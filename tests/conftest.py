@@ -22,6 +22,7 @@ from hypothesis import settings  # noqa: E402
 from inseq.engine.accelerators import ACCELERATORS  # noqa: E402
 
 torch.set_num_threads(1)
+SIZES = {name: row.pays_from for name, row in ACCELERATORS.items()}
 for row in ACCELERATORS.values():
     row.pays_from = 0  # tiny models, too, go through everything that makes the engine fast
 settings.register_profile("clockless", deadline=None)
@@ -47,6 +48,16 @@ def registered() -> Iterator[Callable[..., str]]:
     for registry, entries in zip(registries, before, strict=True):
         registry._entries.clear()
         registry._entries.update(entries)
+
+
+@pytest.fixture(scope="module")
+def usual_sizes() -> Iterator[None]:
+    """Small work is done plainly, as users have it: for tests that compare bits with another process."""
+    for name, size in SIZES.items():
+        ACCELERATORS[name].pays_from = size
+    yield
+    for accelerator in ACCELERATORS.values():
+        accelerator.pays_from = 0
 
 
 @pytest.fixture(scope="session")

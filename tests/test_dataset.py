@@ -224,7 +224,7 @@ def test_a_directory_that_cannot_be_written_is_named(monkeypatch: pytest.MonkeyP
 
 
 @pytest.fixture(scope="module")
-def whole(gpt2: Any, tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+def whole(gpt2: Any, usual_sizes: None, tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
     """The results of a run that nothing interrupts."""
     folder = tmp_path_factory.mktemp("whole")
     data = _write(folder / "data.txt", TEXTS * 10)
