@@ -9,7 +9,17 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 from jaxtyping import install_import_hook
 
-SHAPED = ["text.tokens", "requests", "models", "engine", "methods", "targets", "results.labelled", "results.aggregate"]
+SHAPED = [
+    "text.tokens",
+    "requests",
+    "models",
+    "engine",
+    "methods",
+    "targets.basic",
+    "targets.contrastive",
+    "results.labelled",
+    "results.aggregate",
+]
 install_import_hook([f"inseq.{room}" for room in SHAPED], "beartype.beartype")
 
 from collections.abc import Callable, Iterator  # noqa: E402

@@ -169,10 +169,11 @@ def test_dropout_is_undone_after_an_error(name: str, monkeypatch: pytest.MonkeyP
         seen.append(module.training)
         raise KeyboardInterrupt
 
-    handle = model.model.get_output_embeddings().register_forward_hook(fail)
-    try:
-        with unchanged(model.model, model.tokenizer), pytest.raises(KeyboardInterrupt):
-            model.attribute(chosen.inputs, chosen.outputs, attributed_fn="mc_dropout_prob_avg", **QUIET)
-    finally:
-        handle.remove()
+    with unchanged(model.model, model.tokenizer):
+        handle = model.model.get_output_embeddings().register_forward_hook(fail)
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                model.attribute(chosen.inputs, chosen.outputs, attributed_fn="mc_dropout_prob_avg", **QUIET)
+        finally:
+            handle.remove()
     assert seen == [True]
