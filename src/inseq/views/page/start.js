@@ -25,6 +25,13 @@ function compare(root, sections) {
   extra.hidden = true;
 }
 
+// Keeps keys from the host: a notebook cuts its cell at an "x" that was meant for the page.
+function keepKeys(root) {
+  on(root, "keydown", (e) => e.stopPropagation());
+  // Notebook 7 listens before the page does, and leaves alone only what has this mark itself.
+  on(root, "focusin", (e) => mark(e.target, "data-lm-suppress-shortcuts", "true"));
+}
+
 // A page that a browser saved as it was is begun anew.
 function start(root) {
   root.querySelectorAll(".live").forEach((part) => part.remove());
@@ -38,8 +45,7 @@ function start(root) {
   root.views = [];
   root.dataset.chosen ||= root.dataset.theme || "";
   follow(root);
-  // A notebook listens on its document, and would cut or delete the cell at an "x" that was meant for the page.
-  on(root, "keydown", (e) => e.stopPropagation());
+  keepKeys(root);
   const sections = [...root.querySelectorAll("section")].filter((s) => s.querySelector("script.data"));
   sections.forEach((section) => root.views.push((section.view = new View(root, section, read(section.querySelector("script.data"))))));
   if (sections.length > 1) compare(root, sections);
